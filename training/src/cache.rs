@@ -1,0 +1,226 @@
+//! What the frozen layers make of every view of every picture, computed once, kept as float16.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use half::f16;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tch::{Device, Kind, Tensor};
+
+use crate::config::Run;
+use crate::data::Picture;
+use crate::net::{self, Layer};
+use crate::progress;
+use crate::torch::{self, Mode, Parameters};
+
+/// Pictures decoded and run through the frozen layers at a time.
+const BATCH: usize = 32;
+
+/// The input of the first layer that moves, for every (picture, view).
+pub struct Cache {
+    file: File,
+    /// Of one row, without the batch.
+    pub shape: Vec<i64>,
+    /// Rows per picture; the first is the whole picture.
+    pub views: usize,
+}
+
+impl Cache {
+    /// Opens the caches of all cuts, computing what is missing; a killed computation goes on
+    /// where it stopped. `cuts` are layer positions in rising order, one pass serves them all.
+    pub fn open_all(
+        run: &Run,
+        pictures: &[&Picture],
+        views: usize,
+        cuts: &[usize],
+        parameters: &Parameters,
+        folder: &Path,
+        part: &str,
+    ) -> Result<Vec<Cache>> {
+        let path = run.image_path();
+        let device = parameters.get("fc1.weight").device();
+        let size = i64::from(run.net.size);
+        let probe = Tensor::zeros([1, 3, size, size], (Kind::Float, device));
+        let shapes: Vec<Vec<i64>> = tch::no_grad(|| {
+            let run_to =
+                |cut: &usize| torch::forward(&path[..*cut], parameters, &probe, Mode::Eval);
+            cuts.iter().map(|cut| run_to(cut).size()[1..].to_vec()).collect()
+        });
+        std::fs::create_dir_all(folder)?;
+        let named = |cut: &usize| -> PathBuf {
+            folder.join(format!("{part}-{}-{views}.f16", name_at(&path, *cut)))
+        };
+        let files: Vec<PathBuf> = cuts.iter().map(named).collect();
+        compute(run, pictures, views, cuts, parameters, &shapes, &files, part)?;
+        files
+            .iter()
+            .zip(shapes)
+            .map(|(file, shape)| Ok(Cache { file: File::open(file)?, shape, views }))
+            .collect()
+    }
+
+    /// Rows of (picture, view) as float32, (batch, ...).
+    pub fn rows(&self, rows: &[(usize, usize)], device: Device) -> Result<Tensor> {
+        let row = self.shape.iter().product::<i64>() as usize;
+        let mut bytes = vec![0u8; 2 * row * rows.len()];
+        for ((picture, view), chunk) in rows.iter().zip(bytes.chunks_exact_mut(2 * row)) {
+            let at = (picture * self.views + view) * 2 * row;
+            self.file.read_exact_at(chunk, at as u64).context("reading cached features")?;
+        }
+        let halves: Vec<f16> =
+            bytes.as_chunks::<2>().0.iter().map(|it| f16::from_le_bytes(*it)).collect();
+        let shape: Vec<i64> =
+            std::iter::once(rows.len() as i64).chain(self.shape.clone()).collect();
+        let tensor = Tensor::from_slice(&halves)
+            .to_device(device)
+            .to_kind(Kind::Float)
+            .view(shape.as_slice());
+        Ok(torch::channels_last(&tensor))
+    }
+}
+
+fn name_at(path: &[Layer], cut: usize) -> String {
+    match &path[cut] {
+        Layer::Block { name, .. } => name.clone(),
+        _ => cut.to_string(),
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn compute(
+    run: &Run,
+    pictures: &[&Picture],
+    views: usize,
+    cuts: &[usize],
+    parameters: &Parameters,
+    shapes: &[Vec<i64>],
+    files: &[PathBuf],
+    part: &str,
+) -> Result<()> {
+    let path = run.image_path();
+    let device = parameters.get("fc1.weight").device();
+    let row_bytes = |shape: &Vec<i64>| 2 * shape.iter().product::<i64>() as u64;
+    let all = pictures.len() * views;
+    let mut done = all as u64;
+    let mut open = Vec::new();
+    for (file, shape) in files.iter().zip(shapes) {
+        let handle = File::options().create(true).append(true).open(file)?;
+        done = done.min(handle.metadata()?.len() / row_bytes(shape));
+        open.push(handle);
+    }
+    if done == all as u64 {
+        return Ok(());
+    }
+    for (handle, shape) in open.iter().zip(shapes) {
+        handle.set_len(done * row_bytes(shape))?;
+    }
+    let bar = progress::bar(
+        all,
+        if part == "train" { "frozen layers, train" } else { "frozen layers, val" },
+    );
+    bar.set_position(done);
+    bar.reset_eta();
+    let rows: Vec<usize> = (done as usize..all).collect();
+    let batches: Vec<&[usize]> = rows.chunks(BATCH).collect();
+    // Decoding runs one batch ahead of the layers.
+    let (send, receive) = std::sync::mpsc::sync_channel(2);
+    std::thread::scope(|scope| -> Result<()> {
+        scope.spawn(|| {
+            for batch in &batches {
+                let decoded: Result<Vec<f32>> = batch
+                    .iter()
+                    .map(|row| view(run, pictures[row / views], row / views, row % views))
+                    .collect::<Result<Vec<_>>>()
+                    .map(|it| it.concat());
+                if send.send(decoded).is_err() {
+                    return;
+                }
+            }
+        });
+        for batch in &batches {
+            let pixels = receive.recv().context("the decoder stopped")??;
+            let size = i64::from(run.net.size);
+            let input = Tensor::from_slice(&pixels)
+                .view((batch.len() as i64, 3, size, size))
+                .to_device(device);
+            let mut x = torch::channels_last(&input);
+            let mut from = 0;
+            for (cut, handle) in cuts.iter().zip(&mut open) {
+                x = tch::no_grad(|| torch::forward(&path[from..*cut], parameters, &x, Mode::Eval));
+                from = *cut;
+                let halves: Vec<u8> = torch::numbers(&x)
+                    .iter()
+                    .flat_map(|it| f16::from_f32(*it).to_le_bytes())
+                    .collect();
+                handle.write_all(&halves).context("writing cached features (is the disk full?)")?;
+            }
+            bar.inc(batch.len() as u64);
+        }
+        Ok(())
+    })?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// View 0 is the whole picture as the extension will see it; the others are random crops.
+fn view(run: &Run, picture: &Picture, index: usize, view: usize) -> Result<Vec<f32>> {
+    let decoded = dualpath::image::decode(&picture.read()?)
+        .with_context(|| format!("decoding {}", picture.name))?;
+    let (width, height) = decoded.dimensions();
+    let mut random =
+        ChaCha8Rng::seed_from_u64(run.seed as u64 ^ ((index as u64) << 20 | view as u64) << 8);
+    let (crop, mirrored) = if view == 0 {
+        ((0, 0, width, height), false)
+    } else {
+        (crop(&mut random, (width, height), run.augment.crop), run.augment.flip && random.random())
+    };
+    let square = dualpath::image::resized(&decoded, crop, run.net.size)?;
+    Ok(normalised(&square, run.net.size as usize, mirrored))
+}
+
+/// Red, green, blue planes in [-1, 1], as the backbone was trained.
+fn normalised(square: &[u8], size: usize, mirrored: bool) -> Vec<f32> {
+    let mut planes = vec![0.0; 3 * size * size];
+    for (at, rgb) in square.chunks_exact(3).enumerate() {
+        let (row, column) = (at / size, at % size);
+        let column = if mirrored { size - 1 - column } else { column };
+        for (channel, value) in rgb.iter().enumerate() {
+            planes[(channel * size + row) * size + column] = f32::from(*value) / 127.5 - 1.0;
+        }
+    }
+    planes
+}
+
+/// A random rectangle: area from the range, aspect 3/4 to 4/3 (paper, section 1.2).
+fn crop(
+    random: &mut ChaCha8Rng,
+    (width, height): (u32, u32),
+    area: [f64; 2],
+) -> (u32, u32, u32, u32) {
+    let share: f64 = random.random_range(area[0]..=area[1]);
+    let aspect: f64 = random.random_range((0.75f64).ln()..=(4.0f64 / 3.0).ln()).exp();
+    let side = |full: u32, factor: f64| {
+        ((f64::from(full) * (share * factor).sqrt()).round() as u32).clamp(1, full)
+    };
+    let (w, h) = (side(width, aspect), side(height, 1.0 / aspect));
+    (random.random_range(0..=width - w), random.random_range(0..=height - h), w, h)
+}
+
+/// The positions of the stages' first moving blocks, rising, each once.
+pub fn cuts(run: &Run) -> Result<Vec<usize>> {
+    let path = run.image_path();
+    let mut cuts = Vec::new();
+    for stage in &run.stages {
+        match net::position(&path, &stage.train_from) {
+            Some(at) => cuts.push(at),
+            None => bail!("train_from = '{}' is no block of the image path", stage.train_from),
+        }
+    }
+    cuts.sort();
+    cuts.dedup();
+    Ok(cuts)
+}

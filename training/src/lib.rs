@@ -1,0 +1,21 @@
+//! Captioned pictures in, the encoder pair of dualpath out: the paper's two paths, its two losses,
+//! and the ONNX files that the extension runs. The binary `train` is a thin door to this.
+
+pub mod config;
+pub mod data;
+pub mod prepare;
+
+pub mod net;
+pub mod torch;
+pub mod loss;
+pub mod optim;
+pub mod cache;
+pub mod fit;
+pub mod checkpoint;
+pub mod eval;
+
+pub mod onnx;
+mod protobuf;
+pub mod export;
+
+mod progress;

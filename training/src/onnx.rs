@@ -1,0 +1,316 @@
+//! Writes a path as an ONNX graph: norms folded, dropout gone, embeddings of unit length.
+
+use half::f16;
+use prost::Message;
+
+use crate::net::{Conv, Layer};
+use crate::protobuf::{
+    ATTRIBUTE_INT, ATTRIBUTE_INTS, Attribute, Dimension, FLOAT, FLOAT16, Graph, INT64, Model, Node,
+    OperatorSet, Shape, TensorData, TensorType, Type, ValueInfo,
+};
+
+/// The newest operator set in which `ReduceMax` still takes its axes as an attribute.
+const OPERATOR_SET: i64 = 17;
+const IR_VERSION: i64 = 8;
+
+/// How weights are stored; the arithmetic is float32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Precision {
+    /// Four bytes a number.
+    Full,
+    /// Two bytes a number, cast when the graph is loaded.
+    Half,
+}
+
+/// What a graph takes: its name and one row's shape.
+pub enum Input<'a> {
+    /// float32
+    Pixels(&'a [i64]),
+    /// int64
+    Tokens(i64),
+}
+
+/// The file's bytes. `numbers` gives a parameter's values by name, row by row.
+pub fn write(
+    path: &[Layer],
+    input: Input,
+    dimension: i64,
+    precision: Precision,
+    numbers: impl Fn(&str) -> Vec<f32>,
+) -> Vec<u8> {
+    let (name, element, row) = match input {
+        Input::Pixels(shape) => ("pixels", FLOAT, shape.to_vec()),
+        Input::Tokens(length) => ("tokens", INT64, vec![length]),
+    };
+    let mut writer = Writer { graph: Graph::default(), precision, numbers: &numbers, words: None };
+    let last = writer.layers(path, name.to_owned());
+    // The embedding goes out under its own name.
+    writer.node("Identity", &[&last], "embedding", vec![]);
+    let mut graph = writer.graph;
+    graph.name = "dualpath".to_owned();
+    graph.input = vec![value(name, element, &row)];
+    graph.output = vec![value("embedding", FLOAT, &[dimension])];
+    let model = Model {
+        ir_version: IR_VERSION,
+        producer_name: "dualpath train".to_owned(),
+        producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+        graph: Some(graph),
+        opset_import: vec![OperatorSet { domain: String::new(), version: OPERATOR_SET }],
+    };
+    model.encode_to_vec()
+}
+
+struct Writer<'a> {
+    graph: Graph,
+    precision: Precision,
+    numbers: &'a dyn Fn(&str) -> Vec<f32>,
+    /// The value that holds the tokens, once a lookup has read them.
+    words: Option<String>,
+}
+
+/// A norm as it is folded: y = x * scale + shift, per channel.
+struct Fold {
+    scale: Vec<f64>,
+    shift: Vec<f64>,
+}
+
+impl Writer<'_> {
+    fn layers(&mut self, path: &[Layer], input: String) -> String {
+        let mut x = input;
+        let mut rest = path;
+        while let Some((layer, after)) = rest.split_first() {
+            rest = after;
+            let foldable =
+                matches!(layer, Layer::Conv(_) | Layer::Linear { .. } | Layer::Lookup { .. });
+            let mut fold = None;
+            if let (true, Some(Layer::Norm { name, .. })) = (foldable, after.first()) {
+                fold = Some(self.fold(name));
+                rest = &after[1..];
+            }
+            x = self.layer(layer, x, fold);
+        }
+        x
+    }
+
+    fn layer(&mut self, layer: &Layer, x: String, fold: Option<Fold>) -> String {
+        match layer {
+            Layer::Conv(conv) => self.conv(conv, &x, fold),
+            Layer::Norm { name, .. } => {
+                panic!("{name} stands behind nothing it can be folded into")
+            }
+            Layer::Relu => self.node("Relu", &[&x], "", vec![]),
+            Layer::Relu6 => {
+                let (low, high) =
+                    (self.constant("zero", &[], &[0.0]), self.constant("six", &[], &[6.0]));
+                self.node("Clip", &[&x, &low, &high], "", vec![])
+            }
+            Layer::Sum { branch, shortcut } => {
+                let around = self.layers(shortcut, x.clone());
+                let through = self.layers(branch, x);
+                self.node("Add", &[&through, &around], "", vec![])
+            }
+            Layer::Block { layers, .. } => self.layers(layers, x),
+            Layer::MeanMax => {
+                let mean = self.node("GlobalAveragePool", &[&x], "", vec![]);
+                let max = self.node("GlobalMaxPool", &[&x], "", vec![]);
+                let both = self.node("Concat", &[&mean, &max], "", vec![int("axis", 1)]);
+                self.node("Flatten", &[&both], "", vec![int("axis", 1)])
+            }
+            Layer::WordMax { halvings } => self.word_max(&x, *halvings),
+            Layer::Linear { name, input, output } => {
+                let (weight, bias) =
+                    folded((self.numbers)(&format!("{name}.weight")), None, *output, fold);
+                let weight = self.weight(&format!("{name}.weight"), &[*output, *input], &weight);
+                let bias = self.constant(&format!("{name}.bias"), &[*output], &bias);
+                self.node("Gemm", &[&x, &weight, &bias], "", vec![int("transB", 1)])
+            }
+            Layer::Lookup { name, words, width } => {
+                let mut table = (self.numbers)(&format!("{name}.weight"));
+                if let Some(fold) = fold {
+                    for row in table.chunks_exact_mut(*width as usize) {
+                        for ((it, scale), shift) in row.iter_mut().zip(&fold.scale).zip(&fold.shift)
+                        {
+                            *it = (f64::from(*it) * scale + shift) as f32;
+                        }
+                    }
+                }
+                let table = self.weight(&format!("{name}.weight"), &[*words, *width], &table);
+                let rows = self.node("Gather", &[&table, &x], "", vec![]);
+                let turned = self.node("Transpose", &[&rows], "", vec![ints("perm", &[0, 2, 1])]);
+                let axis = self.integers("axis_2", &[2]);
+                self.words = Some(x);
+                self.node("Unsqueeze", &[&turned, &axis], "", vec![])
+            }
+            Layer::Dropout { .. } => x,
+            Layer::Unit => {
+                let norm =
+                    self.node("ReduceL2", &[&x], "", vec![ints("axes", &[1]), int("keepdims", 1)]);
+                let least = self.constant("least_norm", &[], &[1e-12]);
+                let norm = self.node("Max", &[&norm, &least], "", vec![]);
+                self.node("Div", &[&x, &norm], "", vec![])
+            }
+        }
+    }
+
+    fn conv(&mut self, conv: &Conv, x: &str, fold: Option<Fold>) -> String {
+        let bias = conv.bias.then(|| (self.numbers)(&format!("{}.bias", conv.name)));
+        let weight = (self.numbers)(&format!("{}.weight", conv.name));
+        let (weight, bias) = folded(weight, bias, conv.output, fold);
+        let weight = self.weight(&format!("{}.weight", conv.name), &conv.shape(), &weight);
+        let bias = self.constant(&format!("{}.bias", conv.name), &[conv.output], &bias);
+        let attributes = vec![
+            ints("kernel_shape", &conv.kernel),
+            ints("strides", &conv.stride),
+            ints("pads", &conv.pads),
+            int("group", conv.groups),
+        ];
+        self.node("Conv", &[x, &weight, &bias], "", attributes)
+    }
+
+    fn word_max(&mut self, x: &str, halvings: usize) -> String {
+        let Some(tokens) = self.words.clone() else {
+            panic!("WordMax stands behind a Lookup");
+        };
+        let zero = self.integers("no_word", &[0]);
+        let is_word = self.node("Greater", &[&tokens, &zero], "", vec![]);
+        let flat = self.node("Cast", &[&is_word], "", vec![int("to", i64::from(FLOAT))]);
+        let axes = self.integers("axes_1_2", &[1, 2]);
+        let mut words = self.node("Unsqueeze", &[&flat, &axes], "", vec![]);
+        for _ in 0..halvings {
+            let attributes = vec![
+                ints("kernel_shape", &[1, 2]),
+                ints("strides", &[1, 2]),
+                ints("pads", &[0, 1, 0, 0]),
+            ];
+            words = self.node("MaxPool", &[&words], "", attributes);
+        }
+        let (one, far) = (self.constant("one", &[], &[1.0]), self.constant("far", &[], &[1e4]));
+        let less = self.node("Sub", &[&words, &one], "", vec![]);
+        let penalty = self.node("Mul", &[&less, &far], "", vec![]);
+        let masked = self.node("Add", &[x, &penalty], "", vec![]);
+        self.node("ReduceMax", &[&masked], "", vec![ints("axes", &[2, 3]), int("keepdims", 0)])
+    }
+
+    fn fold(&self, name: &str) -> Fold {
+        let get = |part: &str| (self.numbers)(&format!("{name}.{part}"));
+        let (gain, bias) = (get("weight"), get("bias"));
+        let (mean, variance) = (get("running_mean"), get("running_var"));
+        let scale: Vec<f64> = gain
+            .iter()
+            .zip(&variance)
+            .map(|(gain, variance)| {
+                f64::from(*gain) / (f64::from(*variance) + crate::torch::NORM_EPSILON).sqrt()
+            })
+            .collect();
+        let shift = (0..bias.len())
+            .map(|at| f64::from(bias[at]) - f64::from(mean[at]) * scale[at])
+            .collect();
+        Fold { scale, shift }
+    }
+
+    /// Adds a node and returns its output's name, made up where `output` is empty.
+    fn node(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        output: &str,
+        attribute: Vec<Attribute>,
+    ) -> String {
+        let name = if output.is_empty() {
+            format!("{op}_{}", self.graph.node.len())
+        } else {
+            output.to_owned()
+        };
+        self.graph.node.push(Node {
+            input: inputs.iter().map(|it| (*it).to_owned()).collect(),
+            output: vec![name.clone()],
+            name: name.clone(),
+            op_type: op.to_owned(),
+            attribute,
+        });
+        name
+    }
+
+    /// A filter, matrix or table, stored as the precision says.
+    fn weight(&mut self, name: &str, shape: &[i64], numbers: &[f32]) -> String {
+        if self.precision == Precision::Full {
+            return self.constant(name, shape, numbers);
+        }
+        let bytes = numbers.iter().flat_map(|it| f16::from_f32(*it).to_le_bytes()).collect();
+        let stored = self.initializer(&format!("{name}.half"), FLOAT16, shape, bytes);
+        self.node("Cast", &[&stored], name, vec![int("to", i64::from(FLOAT))])
+    }
+
+    fn constant(&mut self, name: &str, shape: &[i64], numbers: &[f32]) -> String {
+        let bytes = numbers.iter().flat_map(|it| it.to_le_bytes()).collect();
+        self.initializer(name, FLOAT, shape, bytes)
+    }
+
+    fn integers(&mut self, name: &str, numbers: &[i64]) -> String {
+        let bytes = numbers.iter().flat_map(|it| it.to_le_bytes()).collect();
+        self.initializer(name, INT64, &[numbers.len() as i64], bytes)
+    }
+
+    fn initializer(
+        &mut self,
+        name: &str,
+        data_type: i32,
+        dims: &[i64],
+        raw_data: Vec<u8>,
+    ) -> String {
+        if self.graph.initializer.iter().all(|it| it.name != name) {
+            let dims = dims.to_vec();
+            self.graph.initializer.push(TensorData {
+                dims,
+                data_type,
+                name: name.to_owned(),
+                raw_data,
+            });
+        }
+        name.to_owned()
+    }
+}
+
+/// Weights and bias with the norm behind them multiplied in; rows are output channels.
+fn folded(
+    mut weight: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    rows: i64,
+    fold: Option<Fold>,
+) -> (Vec<f32>, Vec<f32>) {
+    let mut bias = bias.unwrap_or_else(|| vec![0.0; rows as usize]);
+    if let Some(fold) = fold {
+        let row = weight.len() / rows as usize;
+        for (at, numbers) in weight.chunks_exact_mut(row).enumerate() {
+            numbers.iter_mut().for_each(|it| *it = (f64::from(*it) * fold.scale[at]) as f32);
+            bias[at] = (f64::from(bias[at]) * fold.scale[at] + fold.shift[at]) as f32;
+        }
+    }
+    (weight, bias)
+}
+
+fn int(name: &str, value: i64) -> Attribute {
+    Attribute {
+        name: name.to_owned(),
+        i: Some(value),
+        r#type: ATTRIBUTE_INT,
+        ..Attribute::default()
+    }
+}
+
+fn ints(name: &str, values: &[i64]) -> Attribute {
+    Attribute {
+        name: name.to_owned(),
+        ints: values.to_vec(),
+        r#type: ATTRIBUTE_INTS,
+        ..Attribute::default()
+    }
+}
+
+fn value(name: &str, elem_type: i32, row: &[i64]) -> ValueInfo {
+    let batch = Dimension { dim_param: Some("batch".to_owned()), dim_value: None };
+    let fixed = row.iter().map(|it| Dimension { dim_value: Some(*it), dim_param: None });
+    let shape = Shape { dim: std::iter::once(batch).chain(fixed).collect() };
+    let tensor_type = TensorType { elem_type, shape: Some(shape) };
+    ValueInfo { name: name.to_owned(), r#type: Some(Type { tensor_type: Some(tensor_type) }) }
+}

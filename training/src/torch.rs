@@ -1,0 +1,230 @@
+//! Runs a path with libtorch: the only file, beside the optimiser and the losses, that knows tensors.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use tch::{Device, Kind, Tensor};
+
+use crate::net::{self, Conv, Layer, Role};
+
+/// Added to a norm's variance (paper sheet, section 2.5).
+pub const NORM_EPSILON: f64 = 1e-3;
+/// How far a norm's running moments move at each step (section 2.5).
+const NORM_MOMENTUM: f64 = 0.05;
+
+/// Tensors by name.
+#[derive(Default)]
+pub struct Parameters {
+    tensors: BTreeMap<String, Tensor>,
+}
+
+/// Whether norms use the batch's moments and dropout drops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Batch moments, dropout, gradients.
+    Train,
+    /// Running moments, no dropout.
+    Eval,
+}
+
+impl Parameters {
+    /// Fresh tensors for a path: uniform with the paper's bound sqrt(3 / fan_in) (section 2.5).
+    /// Call [`tch::manual_seed`] first.
+    pub fn fresh(path: &[Layer], device: Device) -> Parameters {
+        let tensors = net::parameters(path).into_iter().map(|it| {
+            let options = (Kind::Float, device);
+            let tensor = match it.role {
+                Role::Weight => {
+                    let fan_in: i64 = it.shape[1..].iter().product();
+                    let bound = (3.0 / fan_in as f64).sqrt();
+                    channels_last(&Tensor::empty(&it.shape, options).uniform_(-bound, bound))
+                }
+                Role::Lookup => {
+                    let table = Tensor::empty(&it.shape, options).normal_(0.0, 0.3);
+                    let _ = table.get(0).zero_();
+                    table
+                }
+                Role::Gain | Role::Variance => Tensor::ones(&it.shape, options),
+                Role::Bias | Role::Mean => Tensor::zeros(&it.shape, options),
+            };
+            (it.name, tensor)
+        });
+        Parameters { tensors: tensors.collect() }
+    }
+
+    /// Adds a tensor of its own, such as W_share.
+    pub fn insert(&mut self, name: &str, tensor: Tensor) {
+        self.tensors.insert(name.to_owned(), tensor);
+    }
+
+    /// Takes all of `other` in.
+    pub fn extend(&mut self, other: Parameters) {
+        self.tensors.extend(other.tensors);
+    }
+
+    /// The named tensor.
+    ///
+    /// # Panics
+    /// When the path has no such tensor: names come from [`net::parameters`].
+    pub fn get(&self, name: &str) -> &Tensor {
+        self.tensors.get(name).unwrap_or_else(|| panic!("the net has no tensor '{name}'"))
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Tensor)> {
+        self.tensors.iter()
+    }
+
+    /// Copies that share nothing.
+    pub fn duplicate(&self) -> Parameters {
+        let copy = |it: &Tensor| tch::no_grad(|| it.detach().copy());
+        Parameters { tensors: self.tensors.iter().map(|(k, v)| (k.clone(), copy(v))).collect() }
+    }
+
+    /// Writes `from` over the named tensor.
+    ///
+    /// # Errors
+    /// A name that the net lacks, or another shape: libtorch would stretch it silently.
+    pub fn assign(&mut self, name: &str, from: &Tensor) -> Result<()> {
+        let Some(target) = self.tensors.get_mut(name) else {
+            bail!("the file has a tensor '{name}' that this net lacks (is it of another run?)");
+        };
+        if target.size() != from.size() {
+            bail!("{name} is {:?} in the file, {:?} in this net", from.size(), target.size());
+        }
+        tch::no_grad(|| target.copy_(&from.to_kind(Kind::Float)));
+        Ok(())
+    }
+
+    /// Reads what the file has of these names; returns the names that it lacks.
+    pub fn load(&mut self, file: &Path, wanted: &[String]) -> Result<Vec<String>> {
+        let found: BTreeMap<String, Tensor> = Tensor::read_safetensors(file)
+            .with_context(|| format!("reading {}", file.display()))?
+            .into_iter()
+            .collect();
+        let mut missing = Vec::new();
+        for name in wanted {
+            match found.get(name) {
+                Some(tensor) => self
+                    .assign(name, tensor)
+                    .with_context(|| format!("loading {}", file.display()))?,
+                None => missing.push(name.clone()),
+            }
+        }
+        Ok(missing)
+    }
+}
+
+/// Runs the layers over `input`: pixels, cached features, or token ids.
+pub fn forward(path: &[Layer], parameters: &Parameters, input: &Tensor, mode: Mode) -> Tensor {
+    let mut pass = Pass { parameters, mode, words: None };
+    pass.layers(path, input.shallow_clone())
+}
+
+struct Pass<'a> {
+    parameters: &'a Parameters,
+    mode: Mode,
+    /// Where the sentence has words: (batch, 1, 1, length), 1 or 0.
+    words: Option<Tensor>,
+}
+
+impl Pass<'_> {
+    fn layers(&mut self, path: &[Layer], input: Tensor) -> Tensor {
+        path.iter().fold(input, |x, layer| self.layer(layer, x))
+    }
+
+    fn layer(&mut self, layer: &Layer, x: Tensor) -> Tensor {
+        match layer {
+            Layer::Conv(conv) => self.conv(conv, &x),
+            Layer::Norm { name, .. } => x.batch_norm(
+                Some(self.tensor(name, "weight")),
+                Some(self.tensor(name, "bias")),
+                Some(self.tensor(name, "running_mean")),
+                Some(self.tensor(name, "running_var")),
+                self.mode == Mode::Train,
+                NORM_MOMENTUM,
+                NORM_EPSILON,
+                false,
+            ),
+            // In place: what stands before it keeps its input, not its output, for the gradient.
+            Layer::Relu => {
+                let mut x = x;
+                x.relu_()
+            }
+            Layer::Relu6 => {
+                let mut x = x;
+                x.clamp_(0.0, 6.0)
+            }
+            Layer::Sum { branch, shortcut } => {
+                let around = self.layers(shortcut, x.shallow_clone());
+                self.layers(branch, x) + around
+            }
+            Layer::Block { layers, .. } => self.layers(layers, x),
+            Layer::MeanMax => {
+                let mean = x.mean_dim([2i64, 3].as_slice(), false, None::<Kind>);
+                Tensor::cat(&[mean, x.amax([2i64, 3].as_slice(), false)], 1)
+            }
+            Layer::WordMax { halvings } => {
+                let words = self.words.as_ref().map(Tensor::shallow_clone);
+                let mut words = words.unwrap_or_else(|| panic!("WordMax stands behind a Lookup"));
+                for _ in 0..*halvings {
+                    // The strided convolution's own geometry: two wide, one pad on the left.
+                    words = words.constant_pad_nd([1i64, 0]).max_pool2d(
+                        [1, 2],
+                        [1, 2],
+                        [0, 0],
+                        [1, 1],
+                        false,
+                    );
+                }
+                (x + (words - 1.0) * 1e4).amax([2i64, 3].as_slice(), false)
+            }
+            Layer::Linear { name, .. } => x.linear(self.tensor(name, "weight"), None::<&Tensor>),
+            Layer::Lookup { name, .. } => {
+                self.words = Some(x.gt(0).to_kind(Kind::Float).unsqueeze(1).unsqueeze(1));
+                Tensor::embedding(self.tensor(name, "weight"), &x, 0, false, false)
+                    .permute([0, 2, 1])
+                    .unsqueeze(2)
+            }
+            Layer::Dropout { rate } => x.dropout(*rate, self.mode == Mode::Train),
+            Layer::Unit => unit(&x),
+        }
+    }
+
+    fn conv(&self, conv: &Conv, x: &Tensor) -> Tensor {
+        let [top, left, bottom, right] = conv.pads;
+        let bias = conv.bias.then(|| self.tensor(&conv.name, "bias"));
+        let weight = self.tensor(&conv.name, "weight");
+        if (top, left) == (bottom, right) {
+            return x.conv2d(weight, bias, conv.stride, [top, left], [1, 1], conv.groups);
+        }
+        let padded = x.constant_pad_nd([left, right, top, bottom]);
+        padded.conv2d(weight, bias, conv.stride, [0, 0], [1, 1], conv.groups)
+    }
+
+    fn tensor(&self, name: &str, part: &str) -> &Tensor {
+        self.parameters.get(&format!("{name}.{part}"))
+    }
+}
+
+/// Rows to length one.
+pub fn unit(x: &Tensor) -> Tensor {
+    x / x.norm_scalaropt_dim(2.0, [1i64].as_slice(), true).clamp_min(1e-12)
+}
+
+/// The layout in which libtorch's CPU convolutions are fastest; other shapes stay as they are.
+pub fn channels_last(x: &Tensor) -> Tensor {
+    match x.dim() {
+        4 => x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]),
+        _ => x.shallow_clone(),
+    }
+}
+
+/// A tensor's numbers on the CPU, row by row.
+pub fn numbers(tensor: &Tensor) -> Vec<f32> {
+    let flat = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view(-1);
+    let mut out = vec![0.0; flat.numel()];
+    flat.copy_data(&mut out, flat.numel());
+    out
+}

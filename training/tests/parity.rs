@@ -1,0 +1,139 @@
+//! What ONNX Runtime computes from an exported graph is what libtorch computes from the net.
+
+use std::path::{Path, PathBuf};
+
+use ort::session::Session;
+use ort::value::Tensor as Value;
+use tch::{Device, Kind, Tensor};
+use training::net::{Layer, image_path, text_path};
+use training::onnx::{Input, Precision, write};
+use training::torch::{Mode, Parameters, forward, numbers};
+
+const MOST_DIFFERENCE: f64 = 1e-4;
+
+/// Random weights, and norms that have seen data: the moments of a fresh net would fold to nothing.
+fn lived_in(path: &[Layer]) -> Parameters {
+    tch::manual_seed(7);
+    let parameters = Parameters::fresh(path, Device::Cpu);
+    for (name, tensor) in parameters.iter() {
+        let mut tensor = tensor.shallow_clone();
+        if name.ends_with(".running_mean") {
+            let _ = tensor.normal_(0.0, 0.5);
+        } else if name.ends_with(".running_var") {
+            let _ = tensor.uniform_(0.5, 2.0);
+        } else if name.ends_with(".bias") {
+            let _ = tensor.normal_(0.0, 0.1);
+        }
+    }
+    parameters
+}
+
+/// Looked for as the extension does: the variable, then beside the built library.
+fn runtime() -> ort::environment::Environment {
+    let target = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_path_buf();
+    let found = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from).or_else(|| {
+        let mut files = std::fs::read_dir(target).unwrap().map(|it| it.unwrap().path());
+        files.find(|it| it.file_name().unwrap().to_string_lossy().starts_with("libonnxruntime.so"))
+    });
+    let library = found.expect("ONNX Runtime is missing: run scripts/onnxruntime");
+    ort::init_from(library).unwrap().build().unwrap()
+}
+
+fn run(
+    session: &mut Session,
+    input: impl Into<ort::session::SessionInputValue<'static>>,
+) -> Vec<f32> {
+    let outputs = session.run(ort::inputs![input]).unwrap();
+    outputs["embedding"].try_extract_tensor::<f32>().unwrap().1.to_vec()
+}
+
+fn most_difference(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
+}
+
+/// Flickr8k's validation pictures where they lie beside the project, else coloured noise.
+fn pictures(count: i64, size: i64) -> Tensor {
+    let tar = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/flickr8k/val.tar");
+    let Ok(file) = std::fs::File::open(tar) else {
+        println!("skipped: no ../shared, so noise stands in for photographs");
+        return Tensor::rand([count, 3, size, size], (Kind::Float, Device::Cpu)) * 2.0 - 1.0;
+    };
+    let preprocess = dualpath::image::Preprocess {
+        size: size as u32,
+        resize: dualpath::image::Resize::Squash,
+        mean: [0.5; 3],
+        std: [0.5; 3],
+    };
+    let mut pixels = ndarray::Array4::zeros((count as usize, 3, size as usize, size as usize));
+    let mut archive = tar::Archive::new(file);
+    let entries = archive.entries().unwrap().map(Result::unwrap);
+    let jpegs = entries.filter(|it| it.header().entry_type().is_file());
+    for (mut entry, plane) in jpegs.zip(pixels.outer_iter_mut()) {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+        preprocess.write(&dualpath::image::decode(&bytes).unwrap(), plane).unwrap();
+    }
+    Tensor::from_slice(pixels.as_slice().unwrap()).view((count, 3, size, size))
+}
+
+#[test]
+fn exported_graphs_agree_with_libtorch() {
+    let environment = runtime();
+    let load =
+        |bytes: &[u8]| Session::builder(&environment).unwrap().commit_from_memory(bytes).unwrap();
+
+    let path = image_path(256, 128, 0.2);
+    let mut parameters = lived_in(&path);
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/weights");
+    let pretrained = shared.join("mobilenet_v2_dequant_fp32.safetensors");
+    if pretrained.exists() {
+        let names: Vec<String> =
+            parameters.iter().map(|it| it.0.clone()).filter(|it| it.starts_with("conv")).collect();
+        assert!(parameters.load(&pretrained, &names).unwrap().is_empty());
+    }
+    let size = 96;
+    let bytes = |precision| {
+        let values = |name: &str| numbers(parameters.get(name));
+        write(&path, Input::Pixels(&[3, size, size]), 128, precision, values)
+    };
+    let mut session = load(&bytes(Precision::Full));
+    for batch in [1, 5] {
+        let input = pictures(batch, size);
+        let expected = numbers(&tch::no_grad(|| forward(&path, &parameters, &input, Mode::Eval)));
+        let value = Value::from_array(([batch, 3, size, size], numbers(&input))).unwrap();
+        let got = run(&mut session, value);
+        let difference = most_difference(&expected, &got);
+        println!("image path, batch {batch}: most difference {difference:.1e}");
+        assert!(difference <= MOST_DIFFERENCE, "{difference}");
+        for row in got.chunks_exact(128) {
+            let length: f32 = row.iter().map(|it| it * it).sum();
+            assert!((length - 1.0).abs() < 1e-5);
+        }
+    }
+    let mut halved = load(&bytes(Precision::Half));
+    let input = pictures(4, size);
+    let value = |it: &Tensor| Value::from_array(([4, 3, size, size], numbers(it))).unwrap();
+    let (full, half) = (run(&mut session, value(&input)), run(&mut halved, value(&input)));
+    for (a, b) in full.chunks_exact(128).zip(half.chunks_exact(128)) {
+        let cosine: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+        assert!(0.999 < cosine, "half-precision weights turned an embedding to {cosine}");
+    }
+
+    let path = text_path(50, 128, 0.2);
+    let parameters = lived_in(&path);
+    let values = |name: &str| numbers(parameters.get(name));
+    let mut session = load(&write(&path, Input::Tokens(32), 128, Precision::Full, values));
+    // Left-aligned, shifted, full, one word, and no word at all.
+    let mut ids = vec![0i64; 5 * 32];
+    ids[..4].copy_from_slice(&[3, 9, 1, 49]);
+    ids[32 + 11..32 + 15].copy_from_slice(&[3, 9, 1, 49]);
+    ids[64..96].fill(7);
+    ids[96] = 2;
+    let tokens = Tensor::from_slice(&ids).view((5, 32));
+    let expected = numbers(&tch::no_grad(|| forward(&path, &parameters, &tokens, Mode::Eval)));
+    let got = run(&mut session, Value::from_array(([5, 32], ids)).unwrap());
+    let difference = most_difference(&expected, &got);
+    println!("text path: most difference {difference:.1e}");
+    assert!(difference <= MOST_DIFFERENCE, "{difference}");
+}
