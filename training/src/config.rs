@@ -116,6 +116,8 @@ pub struct Stage {
     pub warmup: f64,
     /// Decoupled weight decay of filters and matrices.
     pub decay: f64,
+    /// Share that the averaged weights, which are the ones measured and kept, keep at each step.
+    pub average: f64,
 }
 
 impl Run {

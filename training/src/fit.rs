@@ -30,8 +30,6 @@ pub const BEST: &str = "best.safetensors";
 /// One JSON object an epoch.
 pub const LOG: &str = "log.jsonl";
 
-/// Share of the averaged weights that a step keeps.
-const AVERAGE: f64 = 0.998;
 /// Longest gradient.
 const CLIP: f64 = 2.0;
 const SHARE: &str = "share";
@@ -290,7 +288,7 @@ impl<'a> Trainer<'a> {
             if !norm.is_finite() {
                 bail!("step {steps}: the gradient is {norm} (lower the rate; go on with --resume)");
             }
-            self.average(*steps);
+            self.average(stage, *steps);
             *steps += 1;
             sums[0] += values[0];
             sums[1] += values[1];
@@ -333,8 +331,8 @@ impl<'a> Trainer<'a> {
     }
 
     /// Moves the averaged weights; norms' moments are taken over as they are.
-    fn average(&mut self, steps: i64) {
-        let keep = AVERAGE.min((1.0 + steps as f64) / (10.0 + steps as f64));
+    fn average(&mut self, stage: &Stage, steps: i64) {
+        let keep = stage.average.min((1.0 + steps as f64) / (10.0 + steps as f64));
         tch::no_grad(|| {
             for (name, tensor) in self.weights.iter() {
                 let mut target = self.averaged.get(name).shallow_clone();

@@ -122,6 +122,8 @@ pub fn image_path(hidden: i64, dimension: i64, dropout: f64) -> Vec<Layer> {
         block(
             "head",
             vec![
+                // Largest values are an order above means: one scale for both.
+                norm("pool_bn", 2560),
                 linear("fc1", 2560, hidden),
                 norm("bn1", hidden),
                 Layer::Relu,

@@ -1,4 +1,4 @@
-//! Writes a path as an ONNX graph: norms folded, dropout gone, embeddings of unit length.
+//! Writes a path as an ONNX graph: norms folded where something stands before them, dropout gone, embeddings of unit length.
 
 use half::f16;
 use prost::Message;
@@ -95,8 +95,15 @@ impl Writer<'_> {
     fn layer(&mut self, layer: &Layer, x: String, fold: Option<Fold>) -> String {
         match layer {
             Layer::Conv(conv) => self.conv(conv, &x, fold),
-            Layer::Norm { name, .. } => {
-                panic!("{name} stands behind nothing it can be folded into")
+            Layer::Norm { name, channels } => {
+                let fold = self.fold(name);
+                let narrow = |it: &[f64]| it.iter().map(|it| *it as f32).collect::<Vec<_>>();
+                let scale =
+                    self.constant(&format!("{name}.scale"), &[*channels], &narrow(&fold.scale));
+                let shift =
+                    self.constant(&format!("{name}.shift"), &[*channels], &narrow(&fold.shift));
+                let scaled = self.node("Mul", &[&x, &scale], "", vec![]);
+                self.node("Add", &[&scaled, &shift], "", vec![])
             }
             Layer::Relu => self.node("Relu", &[&x], "", vec![]),
             Layer::Relu6 => {

@@ -1,0 +1,203 @@
+//! Encoders: pictures and sentences in, embeddings out, by the graphs of a loaded model.
+
+mod registry;
+mod runtime;
+mod session;
+
+use std::collections::VecDeque;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+
+use ndarray::{Array2, Array4};
+
+pub use registry::{DEFAULT, drop_model, find, list, load};
+pub use runtime::{state as runtime_state, use_library};
+
+use self::session::Graph;
+use crate::embedding::Embedding;
+use crate::error::{Error, Result};
+use crate::image;
+use crate::model::{IMAGE_GRAPH, Manifest, Model, TEXT_GRAPH};
+
+/// Pictures that go through the image path in one call.
+pub const BATCH: usize = 32;
+/// Sentences that go through the text path in one call.
+const SENTENCE_BATCH: usize = 256;
+/// Sentences whose embeddings are remembered, so that a constant costs one encoding a query.
+const REMEMBERED: usize = 64;
+
+/// One loaded model. ONNX Runtime is opened at the first encoding, not before.
+pub struct Encoder {
+    name: String,
+    folder: Option<PathBuf>,
+    model: Model,
+    images: OnceLock<Mutex<Graph>>,
+    texts: OnceLock<Mutex<Graph>>,
+    /// Taken while a graph is opened, so that it is opened once.
+    opening: Mutex<()>,
+    recent: Mutex<VecDeque<(String, Embedding)>>,
+}
+
+impl Encoder {
+    fn new(name: &str, folder: Option<&Path>, model: Model) -> Encoder {
+        Encoder {
+            name: name.to_owned(),
+            folder: folder.map(Path::to_owned),
+            model,
+            images: OnceLock::new(),
+            texts: OnceLock::new(),
+            opening: Mutex::new(()),
+            recent: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// What tables and `dualpath_models` call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Names the model whatever it is called: SHA-256 of all that changes an embedding.
+    pub fn digest(&self) -> &str {
+        &self.model.digest
+    }
+
+    /// Numbers in its embeddings.
+    pub fn dimension(&self) -> usize {
+        self.model.manifest.dimension
+    }
+
+    /// The folder it was loaded from; none for the built-in model.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// What `dualpath.json` says.
+    pub fn manifest(&self) -> &Manifest {
+        &self.model.manifest
+    }
+
+    /// Encodes one picture: the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file.
+    pub fn picture(&self, bytes: &[u8]) -> Result<Embedding> {
+        match self.pictures(&[bytes]).pop() {
+            Some(embedding) => embedding,
+            None => Err(Error::Usage("internal error, please report".to_owned())),
+        }
+    }
+
+    /// Encodes pictures, an answer for each: decoded in parallel, one call of the model a batch.
+    pub fn pictures(&self, pictures: &[&[u8]]) -> Vec<Result<Embedding>> {
+        pictures.chunks(BATCH).flat_map(|batch| self.picture_batch(batch)).collect()
+    }
+
+    /// Encodes sentences, in order.
+    pub fn sentences(&self, sentences: &[&str]) -> Result<Vec<Embedding>> {
+        let length = self.model.words.length();
+        let mut embeddings = Vec::with_capacity(sentences.len());
+        for batch in sentences.chunks(SENTENCE_BATCH) {
+            let mut tokens = Array2::zeros((batch.len(), length));
+            for (sentence, mut row) in batch.iter().zip(tokens.outer_iter_mut()) {
+                row.iter_mut().zip(self.model.words.ids(sentence)?).for_each(|(slot, id)| *slot = id);
+            }
+            embeddings.extend(self.texts()?.run(tokens)?);
+        }
+        Ok(embeddings)
+    }
+
+    /// Encodes a sentence, or remembers it from one of the last calls.
+    pub fn sentence(&self, sentence: &str) -> Result<Embedding> {
+        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = recent().iter().find(|it| it.0 == sentence) {
+            return Ok(known.clone());
+        }
+        let embedding = self.sentences(&[sentence])?.remove(0);
+        let mut recent = recent();
+        recent.truncate(REMEMBERED - 1);
+        recent.push_front((sentence.to_owned(), embedding.clone()));
+        Ok(embedding)
+    }
+
+    fn picture_batch(&self, batch: &[&[u8]]) -> Vec<Result<Embedding>> {
+        let preprocess = &self.model.manifest.image;
+        let size = preprocess.size as usize;
+        let mut pixels = Array4::zeros((batch.len(), 3, size, size));
+        let mut faults: Vec<Option<Error>> = Vec::new();
+        faults.resize_with(batch.len(), || None);
+        let mut work: Vec<_> =
+            batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults).collect();
+        let share = work.len().div_ceil(cores());
+        let decode = |part: &mut [((&&[u8], ndarray::ArrayViewMut3<f32>), &mut Option<Error>)]| {
+            for ((bytes, plane), fault) in part {
+                let written =
+                    image::decode(bytes).and_then(|it| preprocess.write(&it, plane.view_mut()));
+                **fault = written.err();
+            }
+        };
+        match work.len() {
+            1 => decode(&mut work),
+            _ => thread::scope(|scope| {
+                for part in work.chunks_mut(share) {
+                    scope.spawn(|| decode(part));
+                }
+            }),
+        }
+        drop(work);
+        // A broken picture keeps its place as zeros: the others' answers do not depend on it.
+        if faults.iter().all(Option::is_some) {
+            return faults.into_iter().flatten().map(Err).collect();
+        }
+        match self.images().and_then(|it| it.run(pixels)) {
+            Ok(embeddings) => embeddings
+                .into_iter()
+                .zip(faults)
+                .map(|(embedding, fault)| fault.map_or(Ok(embedding), Err))
+                .collect(),
+            Err(err) => {
+                let message = err.to_string();
+                let again = || Error::Usage(message.clone());
+                std::iter::once(err).chain(std::iter::repeat_with(again)).map(Err).take(batch.len()).collect()
+            }
+        }
+    }
+
+    fn images(&self) -> Result<Run<'_>> {
+        self.opened(&self.images, IMAGE_GRAPH)
+    }
+
+    fn texts(&self) -> Result<Run<'_>> {
+        self.opened(&self.texts, TEXT_GRAPH)
+    }
+
+    /// A failed opening leaves nothing behind, so the next call tries again.
+    fn opened<'a>(&'a self, slot: &'a OnceLock<Mutex<Graph>>, file: &str) -> Result<Run<'a>> {
+        if slot.get().is_none() {
+            let _alone = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            if slot.get().is_none() {
+                let graph = Graph::open(&self.name, &self.model, file)?;
+                let _ = slot.set(Mutex::new(graph));
+            }
+        }
+        match slot.get() {
+            Some(graph) => Ok(Run(graph)),
+            None => Err(Error::Usage("internal error, please report".to_owned())),
+        }
+    }
+}
+
+/// An opened graph, one run at a time.
+struct Run<'a>(&'a Mutex<Graph>);
+
+impl Run<'_> {
+    fn run<D: ndarray::Dimension + 'static, T>(&self, input: ndarray::Array<T, D>) -> Result<Vec<Embedding>>
+    where
+        T: ort::value::PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
+    {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).run(input)
+    }
+}
+
+/// How many threads decode, and how many the model uses: never both at once.
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
+}
