@@ -9,7 +9,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Bytes whose length is no multiple of four, or none at all.
-    #[error("the vector has {bytes} bytes (expected 4 per dimension: little-endian float32, as embed_text() returns)")]
+    #[error(
+        "the vector has {bytes} bytes (expected 4 per dimension: little-endian float32, as embed_text() returns)"
+    )]
     VectorBytes {
         /// The blob's length.
         bytes: usize,
@@ -52,7 +54,9 @@ pub enum Error {
     },
 
     /// A picture over the limits of [`crate::image::Limits`].
-    #[error("the picture has {width} x {height} pixels (the limit is {limit}; make it smaller first)")]
+    #[error(
+        "the picture has {width} x {height} pixels (the limit is {limit}; make it smaller first)"
+    )]
     PictureSize {
         /// Pixels a row.
         width: u32,
@@ -79,7 +83,9 @@ pub enum Error {
     },
 
     /// No model of that name is loaded.
-    #[error("no model is named '{name}' (loaded: {loaded}; INSERT INTO dualpath_models(name, path) loads a folder)")]
+    #[error(
+        "no model is named '{name}' (loaded: {loaded}; INSERT INTO dualpath_models(name, path) loads a folder)"
+    )]
     NoModel {
         /// The name asked for.
         name: String,
@@ -88,7 +94,9 @@ pub enum Error {
     },
 
     /// ONNX Runtime's library is not to be found or not to be used.
-    #[error("ONNX Runtime is missing: {reason} (looked at {looked}; scripts/onnxruntime puts it beside the extension, or set ORT_DYLIB_PATH)")]
+    #[error(
+        "ONNX Runtime is missing: {reason} (looked at {looked}; scripts/onnxruntime puts it beside the extension, or set ORT_DYLIB_PATH)"
+    )]
     Runtime {
         /// The loader's words.
         reason: String,
@@ -115,7 +123,9 @@ pub enum Error {
     },
 
     /// A shadow table that does not hold what it should.
-    #[error("{table}: {reason} (the table is damaged; INSERT INTO {name}({name}) VALUES ('integrity-check') lists everything)")]
+    #[error(
+        "{table}: {reason} (the table is damaged; INSERT INTO {name}({name}) VALUES ('integrity-check') lists everything)"
+    )]
     Damaged {
         /// The shadow table.
         table: String,
