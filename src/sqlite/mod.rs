@@ -1,0 +1,26 @@
+//! The fence: everything that touches C, and nothing that knows what an embedding is.
+//!
+//! Above this folder there is no raw pointer. Every callback runs inside `catch_unwind`, every error
+//! reaches SQLite with a code and a text of its own, every value arrives typed and checked.
+//! `sqlite-loadable` registers the functions; its virtual tables, its error text and its panics end
+//! the host process, so the rest stands here, over the same table of host functions.
+//!
+//! ```text
+//! entry      one load: version checks, then the caller's list of names
+//! database   Db: one connection          function   scalar functions
+//! value      Value in, Output out        api        the host's function table
+//! ```
+#![allow(unsafe_code)]
+
+mod entry;
+mod database;
+mod function;
+mod value;
+mod api;
+
+pub use database::Db;
+pub use entry::load;
+pub use function::{Context, Flags};
+pub use value::{Output, Value};
+
+pub use sqlite3ext_sys::{sqlite3, sqlite3_api_routines};
