@@ -18,6 +18,9 @@ pub const MOST_PIXELS: u64 = 100_000_000;
 /// Most bytes that a decoder may allocate.
 pub const MOST_DECODER_BYTES: u64 = 512 * 1024 * 1024;
 
+/// Most bytes of a file that `embed_file` reads.
+pub const MOST_FILE_BYTES: u64 = 512 * 1024 * 1024;
+
 /// How a picture of any shape becomes a square.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -2,6 +2,8 @@
 
 pub mod sql;
 
+pub mod encoder;
+
 pub mod model;
 pub mod text;
 pub mod image;

@@ -98,7 +98,9 @@ impl Encoder {
         for batch in sentences.chunks(SENTENCE_BATCH) {
             let mut tokens = Array2::zeros((batch.len(), length));
             for (sentence, mut row) in batch.iter().zip(tokens.outer_iter_mut()) {
-                row.iter_mut().zip(self.model.words.ids(sentence)?).for_each(|(slot, id)| *slot = id);
+                row.iter_mut()
+                    .zip(self.model.words.ids(sentence)?)
+                    .for_each(|(slot, id)| *slot = id);
             }
             embeddings.extend(self.texts()?.run(tokens)?);
         }
@@ -124,16 +126,16 @@ impl Encoder {
         let mut pixels = Array4::zeros((batch.len(), 3, size, size));
         let mut faults: Vec<Option<Error>> = Vec::new();
         faults.resize_with(batch.len(), || None);
-        let mut work: Vec<_> =
-            batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults).collect();
+        let mut work: Vec<_> = batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults).collect();
         let share = work.len().div_ceil(cores());
-        let decode = |part: &mut [((&&[u8], ndarray::ArrayViewMut3<f32>), &mut Option<Error>)]| {
-            for ((bytes, plane), fault) in part {
-                let written =
-                    image::decode(bytes).and_then(|it| preprocess.write(&it, plane.view_mut()));
-                **fault = written.err();
-            }
-        };
+        let decode =
+            |part: &mut [((&&[u8], ndarray::ArrayViewMut3<f32>), &mut Option<Error>)]| {
+                for ((bytes, plane), fault) in part {
+                    let written =
+                        image::decode(bytes).and_then(|it| preprocess.write(&it, plane.view_mut()));
+                    **fault = written.err();
+                }
+            };
         match work.len() {
             1 => decode(&mut work),
             _ => thread::scope(|scope| {
@@ -156,9 +158,20 @@ impl Encoder {
             Err(err) => {
                 let message = err.to_string();
                 let again = || Error::Usage(message.clone());
-                std::iter::once(err).chain(std::iter::repeat_with(again)).map(Err).take(batch.len()).collect()
+                std::iter::once(err)
+                    .chain(std::iter::repeat_with(again))
+                    .map(Err)
+                    .take(batch.len())
+                    .collect()
             }
         }
+    }
+
+    /// Opens both graphs, so that a model that does not fit its manifest is refused at once.
+    fn open_both(&self) -> Result<()> {
+        self.images()?;
+        self.texts()?;
+        Ok(())
     }
 
     fn images(&self) -> Result<Run<'_>> {
@@ -189,7 +202,10 @@ impl Encoder {
 struct Run<'a>(&'a Mutex<Graph>);
 
 impl Run<'_> {
-    fn run<D: ndarray::Dimension + 'static, T>(&self, input: ndarray::Array<T, D>) -> Result<Vec<Embedding>>
+    fn run<D: ndarray::Dimension + 'static, T>(
+        &self,
+        input: ndarray::Array<T, D>,
+    ) -> Result<Vec<Embedding>>
     where
         T: ort::value::PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
     {

@@ -37,7 +37,9 @@ pub fn find(name: Option<&str>) -> Result<Arc<Encoder>> {
 /// Reads a model folder under a name of one's own; the same folder under the same name is no error.
 pub fn load(name: &str, folder: &Path) -> Result<()> {
     if name.is_empty() {
-        return Err(Error::Usage("the model's name is empty (choose one, such as 'photos')".to_owned()));
+        return Err(Error::Usage(
+            "the model's name is empty (choose one, such as 'photos')".to_owned(),
+        ));
     }
     let model = Model::from_folder(folder)?;
     let mut models = models()?;

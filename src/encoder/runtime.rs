@@ -1,6 +1,5 @@
 //! ONNX Runtime's shared library: where it is looked for, and the one environment of the process.
 
-use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -83,7 +82,8 @@ pub(super) fn environment() -> Result<&'static Environment> {
                     .with_telemetry(false)
                     .build()
                     .map_err(|err| missing(err.to_string(), &candidates))?;
-                let opened = OPENED.get_or_init(|| Opened { environment, library: library.clone() });
+                let opened =
+                    OPENED.get_or_init(|| Opened { environment, library: library.clone() });
                 return Ok(&opened.environment);
             }
             Err(err) => reasons.push(with_causes(&err)),
@@ -108,7 +108,9 @@ fn candidates(chosen: Option<&Path>) -> Vec<PathBuf> {
             .flatten()
             .flatten()
             .map(|it| it.path())
-            .filter(|it| it.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LIBRARY)))
+            .filter(|it| {
+                it.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LIBRARY))
+            })
             .collect();
         // The newest version first; the plain name, if it is not there, for the error's sake.
         beside.sort_by(|a, b| b.cmp(a));

@@ -48,7 +48,12 @@ impl Graph {
         let session = open().map_err(|err| refused(format!("{file} is refused: {err}")))?;
         for (outlets, name, element, row) in [
             (session.inputs(), input, element, row),
-            (session.outputs(), OUTPUT, TensorElementType::Float32, vec![manifest.dimension as i64]),
+            (
+                session.outputs(),
+                OUTPUT,
+                TensorElementType::Float32,
+                vec![manifest.dimension as i64],
+            ),
         ] {
             let expected = described(name, element, &row);
             let [outlet] = outlets else {
@@ -76,7 +81,8 @@ impl Graph {
         D: Dimension + 'static,
     {
         let model = self.model.clone();
-        let refused = |err: ort::Error| Error::Inference { model: model.clone(), reason: err.to_string() };
+        let refused =
+            |err: ort::Error| Error::Inference { model: model.clone(), reason: err.to_string() };
         let input = Tensor::from_array(input).map_err(&refused)?;
         let outputs = self.session.run(ort::inputs![input]).map_err(&refused)?;
         let (_, numbers) = outputs[OUTPUT].try_extract_tensor::<f32>().map_err(&refused)?;
@@ -85,7 +91,10 @@ impl Graph {
 }
 
 fn described(name: &str, element: TensorElementType, row: &[i64]) -> String {
-    format!("{name} {element} (batch, {})", row.iter().map(i64::to_string).collect::<Vec<_>>().join(", "))
+    format!(
+        "{name} {element} (batch, {})",
+        row.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
+    )
 }
 
 fn fits(outlet: &Outlet, name: &str, element: TensorElementType, row: &[i64]) -> bool {
@@ -93,5 +102,8 @@ fn fits(outlet: &Outlet, name: &str, element: TensorElementType, row: &[i64]) ->
         return false;
     };
     // The batch must be free; the rest as in the manifest.
-    outlet.name() == name && *ty == element && shape.first() == Some(&-1) && shape.get(1..) == Some(row)
+    outlet.name() == name
+        && *ty == element
+        && shape.first() == Some(&-1)
+        && shape.get(1..) == Some(row)
 }

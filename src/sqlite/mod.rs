@@ -16,11 +16,13 @@ mod entry;
 mod database;
 mod function;
 mod value;
+mod library;
 mod api;
 
 pub use database::Db;
 pub use entry::load;
 pub use function::{Context, Flags};
+pub use library::library_folder;
 pub use value::{Output, Value};
 
 pub use sqlite3ext_sys::{sqlite3, sqlite3_api_routines};

@@ -1,0 +1,167 @@
+//! The scalar functions: `embed_*` makes and treats embeddings, `dualpath_*` is the extension itself.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::embedding::Embedding;
+use crate::encoder::{self, Encoder};
+use crate::error::{Error, Result};
+use crate::image;
+use crate::sqlite::{Context, Output, Value};
+
+/// `embed_text(sentence [, model])`
+pub fn embed_text(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
+    let sentence = match arguments[0] {
+        Value::Null => return Ok(Output::Null),
+        Value::Text(sentence) => sentence,
+        other => return Err(wrong_type("the sentence", &other, "TEXT")),
+    };
+    Ok(model(arguments.get(1))?.sentence(sentence)?.to_blob().into())
+}
+
+/// `embed_image(bytes [, model])`
+pub fn embed_image(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
+    let bytes = match arguments[0] {
+        Value::Null => return Ok(Output::Null),
+        Value::Blob(bytes) => bytes,
+        other => {
+            return Err(wrong_type(
+                "the picture",
+                &other,
+                "a BLOB with the bytes of the file (embed_file(path) opens one)",
+            ));
+        }
+    };
+    // What is no picture is said to be none even where ONNX Runtime is missing.
+    image::check(bytes)?;
+    Ok(model(arguments.get(1))?.picture(bytes)?.to_blob().into())
+}
+
+/// `embed_file(path [, model])`
+pub fn embed_file(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
+    let path = match arguments[0] {
+        Value::Null => return Ok(Output::Null),
+        Value::Text(path) => Path::new(path),
+        other => return Err(wrong_type("the path", &other, "TEXT")),
+    };
+    let unreadable = |reason: String| Error::File { path: path.to_owned(), reason };
+    let about = std::fs::metadata(path).map_err(|err| unreadable(err.to_string()))?;
+    if !about.is_file() {
+        return Err(unreadable("it is no file".to_owned()));
+    }
+    if image::MOST_FILE_BYTES < about.len() {
+        return Err(unreadable(format!(
+            "it has {} bytes (the limit is {})",
+            about.len(),
+            image::MOST_FILE_BYTES
+        )));
+    }
+    let bytes = std::fs::read(path).map_err(|err| unreadable(err.to_string()))?;
+    Ok(model(arguments.get(1))?.picture(&bytes)?.to_blob().into())
+}
+
+/// `embed_distance(a, b)`
+pub fn embed_distance(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
+    match (vector(&arguments[0])?, vector(&arguments[1])?) {
+        (Some(a), Some(b)) => Ok(a.distance(&b)?.into()),
+        _ => Ok(Output::Null),
+    }
+}
+
+/// `embed_add(a, b [, weight])`
+pub fn embed_add(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
+    let weight = match arguments.get(2) {
+        None => 1.0,
+        Some(Value::Null) => return Ok(Output::Null),
+        Some(other) => other
+            .number()
+            .filter(|it| it.is_finite())
+            .ok_or_else(|| wrong_type("the weight", other, "a finite number"))?,
+    };
+    match (vector(&arguments[0])?, vector(&arguments[1])?) {
+        (Some(a), Some(b)) => Ok(a.add(&b, weight)?.to_blob().into()),
+        _ => Ok(Output::Null),
+    }
+}
+
+/// `embed_to_json(vector)`
+pub fn embed_to_json(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
+    Ok(vector(&arguments[0])?.map_or(Output::Null, |it| it.to_json().into()))
+}
+
+/// `embed_from_json(text)`
+pub fn embed_from_json(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
+    match arguments[0] {
+        Value::Null => Ok(Output::Null),
+        Value::Text(text) => Ok(Embedding::from_json(text)?.to_blob().into()),
+        other => Err(wrong_type("the vector", &other, "TEXT such as '[0.6, 0.8]'")),
+    }
+}
+
+/// `dualpath_version()`
+pub fn dualpath_version(_: &Context, _: &[Value<'_>]) -> Result<Output> {
+    Ok(env!("CARGO_PKG_VERSION").into())
+}
+
+/// `dualpath_runtime([path])`: the ONNX Runtime library in use, or the one to use.
+pub fn dualpath_runtime(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
+    match arguments.first() {
+        None => {}
+        Some(Value::Null) => return Ok(Output::Null),
+        Some(Value::Text(path)) => encoder::use_library(Path::new(path))?,
+        Some(other) => return Err(wrong_type("the path", other, "TEXT")),
+    }
+    Ok(match encoder::runtime_state() {
+        Ok((library, _)) => library.display().to_string().into(),
+        Err(reason) => reason.into(),
+    })
+}
+
+/// `dualpath_debug()`: what a bug report needs, as JSON.
+pub fn dualpath_debug(_: &Context, _: &[Value<'_>]) -> Result<Output> {
+    let runtime = match encoder::runtime_state() {
+        Ok((library, build)) => serde_json::json!({"library": library, "build": build}),
+        Err(reason) => serde_json::json!({"library": null, "reason": reason}),
+    };
+    let models: Vec<serde_json::Value> = encoder::list()?
+        .iter()
+        .map(|it| {
+            serde_json::json!({
+                "name": it.name(),
+                "trained_as": it.manifest().name,
+                "dimension": it.dimension(),
+                "digest": it.digest(),
+                "folder": it.folder(),
+            })
+        })
+        .collect();
+    let report = serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "commit": option_env!("DUALPATH_COMMIT").unwrap_or("unknown"),
+        "runtime": runtime,
+        "device": "cpu",
+        "models": models,
+    });
+    Ok(report.to_string().into())
+}
+
+/// The model named by an optional argument; NULL names the built-in one.
+fn model(argument: Option<&Value<'_>>) -> Result<Arc<Encoder>> {
+    match argument {
+        None | Some(Value::Null) => encoder::find(None),
+        Some(Value::Text(name)) => encoder::find(Some(name)),
+        Some(other) => Err(wrong_type("the model", other, "TEXT: a name from dualpath_models")),
+    }
+}
+
+fn vector(argument: &Value<'_>) -> Result<Option<Embedding>> {
+    match argument {
+        Value::Null => Ok(None),
+        Value::Blob(bytes) => Embedding::from_blob(bytes).map(Some),
+        other => Err(wrong_type("the vector", other, "a BLOB (embed_from_json(text) makes one)")),
+    }
+}
+
+fn wrong_type(what: &str, got: &Value<'_>, expected: &str) -> Error {
+    Error::Usage(format!("{what} is {}, expected {expected}", got.kind().to_uppercase()))
+}
