@@ -3,10 +3,13 @@
 pub mod sql;
 
 pub mod encoder;
+pub mod store;
 
 pub mod model;
 pub mod text;
 pub mod image;
+
+pub mod index;
 
 pub mod embedding;
 pub mod sqlite;

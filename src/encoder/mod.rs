@@ -107,6 +107,11 @@ impl Encoder {
         Ok(embeddings)
     }
 
+    /// The checks of [`Encoder::sentence`] that need no ONNX Runtime.
+    pub fn check_sentence(&self, sentence: &str) -> Result<()> {
+        self.model.words.ids(sentence).map(|_| ())
+    }
+
     /// Encodes a sentence, or remembers it from one of the last calls.
     pub fn sentence(&self, sentence: &str) -> Result<Embedding> {
         let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);

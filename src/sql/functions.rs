@@ -7,7 +7,9 @@ use crate::embedding::Embedding;
 use crate::encoder::{self, Encoder};
 use crate::error::{Error, Result};
 use crate::image;
+use crate::index;
 use crate::sqlite::{Context, Output, Value};
+use crate::store::Store;
 
 /// `embed_text(sentence [, model])`
 pub fn embed_text(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
@@ -140,9 +142,23 @@ pub fn dualpath_debug(_: &Context, _: &[Value<'_>]) -> Result<Output> {
         "commit": option_env!("DUALPATH_COMMIT").unwrap_or("unknown"),
         "runtime": runtime,
         "device": "cpu",
+        "simd": index::simd(),
         "models": models,
     });
     Ok(report.to_string().into())
+}
+
+/// `dualpath_check(table)`: `ok`, or what is wrong, a line each.
+pub fn dualpath_check(context: &Context, arguments: &[Value<'_>]) -> Result<Output> {
+    let name = match arguments[0] {
+        Value::Null => return Ok(Output::Null),
+        Value::Text(name) => name,
+        other => return Err(wrong_type("the table", &other, "TEXT: its name")),
+    };
+    // As `schema.table`, or a table of `main`.
+    let (schema, name) = name.split_once('.').unwrap_or(("main", name));
+    let findings = Store::open(context.db(), schema, name)?.check()?;
+    Ok(if findings.is_empty() { "ok".into() } else { findings.join("\n").into() })
 }
 
 /// The model named by an optional argument; NULL names the built-in one.

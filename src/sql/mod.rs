@@ -1,6 +1,7 @@
 //! Everything a user can type, in one place.
 
 mod functions;
+mod table;
 
 use crate::error::Result;
 use crate::sqlite::{Db, Flags};
@@ -19,5 +20,8 @@ pub fn register(db: &Db) -> Result<()> {
 
     db.function("dualpath_version", 0..=0, Flags::Pure, dualpath_version)?;
     db.function("dualpath_debug", 0..=0, Flags::DirectOnly, dualpath_debug)?;
-    db.function("dualpath_runtime", 0..=1, Flags::DirectOnly, dualpath_runtime)
+    db.function("dualpath_runtime", 0..=1, Flags::DirectOnly, dualpath_runtime)?;
+    db.function("dualpath_check", 1..=1, Flags::DirectOnly, dualpath_check)?;
+
+    db.table::<table::Dualpath>("dualpath")
 }

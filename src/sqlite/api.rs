@@ -85,3 +85,19 @@ pub(super) unsafe fn text_at(text: *const c_char) -> Option<String> {
     // SAFETY: the caller's promise.
     Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
 }
+
+/// Whether somebody called `sqlite3_interrupt()`; always false before 3.41, which cannot say.
+pub(super) fn interrupted(db: *mut sqlite3) -> bool {
+    if version() < 3_041_000 {
+        return false;
+    }
+    // After `db_name`, where the bindings end, the table goes on with value_encoding (3.40) and
+    // is_interrupted (3.41).
+    let offset = std::mem::offset_of!(sqlite3_api_routines, db_name) + 2 * size_of::<usize>();
+    // SAFETY: the version says that the field is there, and its type is the one of sqlite3ext.h.
+    unsafe {
+        let field = host().cast::<u8>().add(offset);
+        let call = field.cast::<Option<unsafe extern "C" fn(*mut sqlite3) -> c_int>>().read();
+        call.is_some_and(|call| call(db) != 0)
+    }
+}

@@ -1,8 +1,15 @@
 //! One connection of the host.
 
-use sqlite3ext_sys::sqlite3;
+use std::ffi::{CString, c_int};
 
-/// One connection, open as long as the callback that it was handed to.
+use sqlite3ext_sys::{SQLITE_LIMIT_LENGTH, SQLITE_OK, sqlite3};
+
+use super::api::{self, api};
+use super::blob::Blob;
+use super::statement::Statement;
+use crate::error::{Error, Result};
+
+/// One connection, open as long as the callback or the table that it was handed to.
 #[derive(Clone, Copy)]
 pub struct Db {
     pub(super) raw: *mut sqlite3,
@@ -12,4 +19,69 @@ impl Db {
     pub(super) fn new(raw: *mut sqlite3) -> Db {
         Db { raw }
     }
+
+    /// Compiles one statement, to be kept and run often.
+    pub fn prepare(&self, sql: &str) -> Result<Statement> {
+        Statement::new(*self, sql)
+    }
+
+    /// Runs statements separated by semicolons, without arguments and answers.
+    pub fn execute(&self, sql: &str) -> Result<()> {
+        let text = c_text(sql)?;
+        // SAFETY: the text ends with NUL; no callback is given.
+        let code = unsafe {
+            api!(exec(self.raw, text.as_ptr(), None, std::ptr::null_mut(), std::ptr::null_mut()))
+        };
+        if code == SQLITE_OK as c_int { Ok(()) } else { Err(api::last_error(self.raw, "")) }
+    }
+
+    /// Opens one stored blob for reading in place.
+    pub fn blob(&self, schema: &str, table: &str, column: &str, rowid: i64) -> Result<Blob> {
+        Blob::open(*self, [schema, table, column], rowid, false)
+    }
+
+    /// Opens one stored blob for writing in place.
+    pub fn blob_mut(&self, schema: &str, table: &str, column: &str, rowid: i64) -> Result<Blob> {
+        Blob::open(*self, [schema, table, column], rowid, true)
+    }
+
+    /// What `last_insert_rowid()` answers.
+    pub fn last_insert_rowid(&self) -> i64 {
+        // SAFETY: the connection is open.
+        unsafe { api!(last_insert_rowid(self.raw)) }
+    }
+
+    /// Sets what `last_insert_rowid()` answers: rows of shadow tables are not the user's.
+    pub fn set_last_insert_rowid(&self, rowid: i64) {
+        // SAFETY: the connection is open.
+        unsafe { api!(set_last_insert_rowid(self.raw, rowid)) }
+    }
+
+    /// Most bytes of one value on this connection.
+    pub fn length_limit(&self) -> usize {
+        // SAFETY: the connection is open; -1 asks without setting.
+        let limit = unsafe { api!(limit(self.raw, SQLITE_LIMIT_LENGTH as c_int, -1)) };
+        usize::try_from(limit).unwrap_or(0)
+    }
+
+    /// Whether somebody interrupts the running statement; SQLite can tell since 3.41.
+    pub fn interrupted(&self) -> bool {
+        api::interrupted(self.raw)
+    }
+
+    /// Such as 3040001 for SQLite 3.40.1.
+    pub fn sqlite_version(&self) -> i32 {
+        api::version()
+    }
+}
+
+/// A name as an identifier: `odd"name` becomes `"odd""name"`.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+pub(super) fn c_text(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|err| {
+        Error::Usage(format!("a name or statement holds a NUL at byte {}", err.nul_position()))
+    })
 }

@@ -8,21 +8,34 @@
 //! ```text
 //! entry      one load: version checks, then the caller's list of names
 //! database   Db: one connection          function   scalar functions
-//! value      Value in, Output out        api        the host's function table
+//! table      virtual tables, the trait   module     ... and its C side
+//! plan       the planner's questions     value      Value in, Output out
+//! statement  prepared statements         blob       blobs in place
+//! api        the host's function table
 //! ```
 #![allow(unsafe_code)]
 
 mod entry;
 mod database;
 mod function;
+mod table;
+mod module;
+mod plan;
+mod statement;
+mod blob;
 mod value;
 mod library;
 mod api;
 
-pub use database::Db;
+pub use blob::Blob;
+pub use database::{Db, quoted};
 pub use entry::load;
 pub use function::{Context, Flags};
 pub use library::library_folder;
+pub use module::Argument;
+pub use plan::{Constraint, Operator, Plan, Verdict};
+pub use statement::Statement;
+pub use table::{Change, Declaration, OnConflict, Table};
 pub use value::{Output, Value};
 
 pub use sqlite3ext_sys::{sqlite3, sqlite3_api_routines};

@@ -76,7 +76,7 @@ impl<'a> Value<'a> {
     }
 }
 
-fn text(bytes: &[u8]) -> Result<&str> {
+pub(super) fn text(bytes: &[u8]) -> Result<&str> {
     str::from_utf8(bytes).map_err(|err| {
         Error::Usage(format!(
             "the text is not valid UTF-8 at byte {} (pass pictures and vectors as BLOB)",

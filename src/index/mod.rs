@@ -1,0 +1,13 @@
+//! Exact search over blocks of vectors; vectors in, neighbours out, no SQLite.
+//!
+//! A vector is kept in two planes: `high`, every number rounded to its upper sixteen bits (a
+//! bfloat16), and `low`, what is missing to the float. The scan reads only the high plane, half
+//! of the bytes; the rounding bounds how far off its distances are, and only rows that the bound
+//! leaves in question are looked at in full. The answer is that of a scan over whole floats.
+
+pub mod plane;
+mod kernel;
+mod nearest;
+
+pub use kernel::name as simd;
+pub use nearest::{Found, Hit, Rows, Source, Want, nearest};

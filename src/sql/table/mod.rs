@@ -1,0 +1,445 @@
+//! The virtual table `dualpath`: pictures, sentences or vectors in, nearest rows out.
+
+mod options;
+mod queue;
+mod scan;
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+pub use self::scan::Cursor;
+
+use self::options::Options;
+use self::queue::{Content, Queue};
+use crate::embedding::Embedding;
+use crate::encoder::{self, Encoder};
+use crate::error::{Error, Result};
+use crate::image;
+use crate::sqlite::{
+    Argument, Change, Declaration, OnConflict, Output, Plan, Table, Value, Verdict,
+};
+use crate::store::{self, Made, Store};
+
+/// Columns in the order of [`Table::columns`].
+pub(super) const IMAGE: usize = 0;
+pub(super) const TEXT: usize = 1;
+pub(super) const EMBEDDING: usize = 2;
+pub(super) const DISTANCE: usize = 3;
+pub(super) const K: usize = 4;
+const COMMAND: usize = 5;
+
+/// `SQLITE_CONSTRAINT_ROWID`
+const ROWID_TAKEN: i32 = 2579;
+/// `SQLITE_FULL`
+const FULL: i32 = 13;
+
+/// One table, seen from one connection.
+pub struct Dualpath {
+    name: RefCell<String>,
+    store: Store,
+    /// Rows inserted and not yet encoded and written.
+    queue: RefCell<Queue>,
+    /// The largest rowid, while this transaction knows it.
+    last: Cell<Option<i64>>,
+}
+
+impl Table for Dualpath {
+    type Cursor = Cursor;
+
+    const SHADOWS: &'static [&'static str] = store::SHADOWS;
+
+    fn create(declaration: &Declaration) -> Result<Dualpath> {
+        let made = match Options::read(&declaration.options)? {
+            Options { dimensions: Some(dimension), .. } => Made { dimension, model: None },
+            Options { model, .. } => {
+                let encoder = encoder::find(model.as_deref())?;
+                Made {
+                    dimension: encoder.dimension(),
+                    model: Some((encoder.name().to_owned(), encoder.digest().to_owned())),
+                }
+            }
+        };
+        let Declaration { db, schema, name, .. } = declaration;
+        Ok(Dualpath::new(name, Store::create(*db, schema, name, made)?))
+    }
+
+    fn connect(declaration: &Declaration) -> Result<Dualpath> {
+        let Declaration { db, schema, name, .. } = declaration;
+        Ok(Dualpath::new(name, Store::open(*db, schema, name)?))
+    }
+
+    fn columns(&self) -> String {
+        let command = crate::sqlite::quoted(&self.name.borrow());
+        format!("image BLOB, text TEXT, embedding BLOB, distance REAL, k HIDDEN, {command} HIDDEN")
+    }
+
+    fn destroy(&self) -> Result<()> {
+        self.store.destroy()
+    }
+
+    fn plan(&self, plan: &mut Plan<'_>) -> Result<Verdict> {
+        scan::plan(plan, self.store.roughly()?)
+    }
+
+    fn open(&self) -> Result<Cursor> {
+        Ok(Cursor::default())
+    }
+
+    fn filter(&self, cursor: &mut Cursor, notes: &str, arguments: &[Argument<'_>]) -> Result<()> {
+        self.flush()?;
+        *cursor = scan::start(self, notes, arguments)?;
+        Ok(())
+    }
+
+    fn next(&self, cursor: &mut Cursor) -> Result<()> {
+        cursor.advance(&self.store)
+    }
+
+    fn ended(&self, cursor: &Cursor) -> bool {
+        cursor.rowid().is_none()
+    }
+
+    fn rowid(&self, cursor: &Cursor) -> Result<i64> {
+        cursor.rowid().ok_or_else(|| Error::Usage("the scan is over".to_owned()))
+    }
+
+    fn column(&self, cursor: &mut Cursor, column: usize) -> Result<Output> {
+        Ok(match column {
+            EMBEDDING => {
+                let embedding = cursor.rowid().map(|it| self.store.embedding(it)).transpose()?;
+                embedding.flatten().map_or(Output::Null, |it| it.to_blob().into())
+            }
+            DISTANCE => cursor.distance().map_or(Output::Null, Output::Real),
+            K => cursor.count_asked().map_or(Output::Null, Output::Integer),
+            // Only the embedding is kept of a picture or a sentence.
+            _ => Output::Null,
+        })
+    }
+
+    fn update(&self, change: Change<'_>, conflict: OnConflict) -> Result<i64> {
+        match change {
+            Change::Delete { rowid } => {
+                self.flush()?;
+                self.store.remove(rowid)?;
+                self.last.set(None);
+                Ok(rowid)
+            }
+            Change::Insert { rowid, values } => match values.get(COMMAND) {
+                Some(Value::Null) | None => self.insert(rowid, &values, conflict),
+                Some(command) => self.command(command).map(|()| 0),
+            },
+            Change::Update { rowid, new_rowid, values } => {
+                self.change(rowid, new_rowid, &values, conflict)
+            }
+        }
+    }
+
+    fn begin(&self) -> Result<()> {
+        self.last.set(None);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        let outcome = self.flush();
+        // A statement that stays prepared would keep its schema from changing elsewhere.
+        self.store.forget();
+        outcome
+    }
+
+    fn commit(&self) {
+        self.last.set(None);
+    }
+
+    fn rollback(&self) {
+        self.queue.borrow_mut().clear();
+        self.last.set(None);
+    }
+
+    fn savepoint(&self, _: i32) -> Result<()> {
+        self.flush()
+    }
+
+    fn release(&self, _: i32) -> Result<()> {
+        self.flush()
+    }
+
+    fn rollback_to(&self, _: i32) -> Result<()> {
+        // What stood in the queue came after the savepoint, which was flushed when it was set.
+        self.queue.borrow_mut().clear();
+        self.last.set(None);
+        Ok(())
+    }
+
+    fn rename(&self, name: &str) -> Result<()> {
+        self.flush()?;
+        self.store.rename(name)?;
+        name.clone_into(&mut self.name.borrow_mut());
+        Ok(())
+    }
+
+    fn integrity(&self) -> Result<Vec<String>> {
+        self.flush()?;
+        self.store.check()
+    }
+}
+
+impl Dualpath {
+    fn new(name: &str, store: Store) -> Dualpath {
+        Dualpath {
+            name: RefCell::new(name.to_owned()),
+            store,
+            queue: RefCell::default(),
+            last: Cell::new(None),
+        }
+    }
+
+    /// The shadow tables.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn insert(
+        &self,
+        rowid: Option<i64>,
+        values: &[Value<'_>],
+        conflict: OnConflict,
+    ) -> Result<i64> {
+        let content = self.content(values)?.ok_or_else(|| {
+            Error::Usage("the row is empty (give one of image, text and embedding)".to_owned())
+        })?;
+        let rowid = match rowid {
+            None => self.free_rowid()?,
+            Some(rowid) => {
+                if self.is_taken(rowid)? {
+                    if conflict != OnConflict::Replace {
+                        return Err(self.taken());
+                    }
+                    self.flush()?;
+                    self.store.remove(rowid)?;
+                }
+                rowid
+            }
+        };
+        if self.last.get().is_some_and(|last| last < rowid) {
+            self.last.set(Some(rowid));
+        }
+        let mut queue = self.queue.borrow_mut();
+        queue.push(rowid, content);
+        if queue.is_full() {
+            drop(queue);
+            self.flush()?;
+        }
+        Ok(rowid)
+    }
+
+    fn change(
+        &self,
+        rowid: i64,
+        new_rowid: i64,
+        values: &[Option<Value<'_>>],
+        conflict: OnConflict,
+    ) -> Result<i64> {
+        let given: Vec<Value<'_>> = values.iter().map(|it| it.unwrap_or(Value::Null)).collect();
+        if given.get(COMMAND).is_some_and(|it| *it != Value::Null) {
+            return Err(Error::Usage(
+                "a command is inserted (INSERT INTO t(t) VALUES ('optimize'))".to_owned(),
+            ));
+        }
+        self.flush()?;
+        let embedding = match self.content(&given)? {
+            Some(content) => Some(self.encode(vec![(rowid, content)])?.remove(0).1),
+            // SET embedding = NULL says that the row shall hold nothing.
+            None if values.get(EMBEDDING).is_some_and(|it| *it == Some(Value::Null)) => {
+                return Err(Error::Usage(
+                    "the embedding is NULL (delete the row instead)".to_owned(),
+                ));
+            }
+            None => None,
+        };
+        if rowid != new_rowid && self.store.holds(new_rowid)? {
+            if conflict != OnConflict::Replace {
+                return Err(self.taken());
+            }
+            self.store.remove(new_rowid)?;
+        }
+        if let Some(embedding) = embedding {
+            self.store.replace(rowid, &embedding)?;
+        }
+        if rowid != new_rowid {
+            self.store.move_row(rowid, new_rowid)?;
+            self.last.set(None);
+        }
+        Ok(new_rowid)
+    }
+
+    fn command(&self, command: &Value<'_>) -> Result<()> {
+        let known = "'optimize', 'integrity-check'";
+        let Value::Text(name) = command else {
+            return Err(Error::Usage(format!(
+                "the command is {}, expected one of {known}",
+                command.kind().to_uppercase()
+            )));
+        };
+        self.flush()?;
+        match *name {
+            "optimize" => self.store.optimize(),
+            "integrity-check" => match self.store.check()? {
+                findings if findings.is_empty() => Ok(()),
+                findings => Err(self.store.damaged("blocks", findings.join("; "))),
+            },
+            _ => Err(Error::Usage(format!("there is no command '{name}' (known: {known})"))),
+        }
+    }
+
+    /// The one of image, text and embedding that is given.
+    fn content(&self, values: &[Value<'_>]) -> Result<Option<Content>> {
+        let given: Vec<(usize, Value<'_>)> = values
+            .iter()
+            .copied()
+            .enumerate()
+            .take(DISTANCE)
+            .filter(|it| it.1 != Value::Null)
+            .collect();
+        for (column, name) in [(DISTANCE, "distance"), (K, "k")] {
+            if values.get(column).is_some_and(|it| *it != Value::Null) {
+                return Err(Error::Usage(format!(
+                    "{name} is no column to write (it is asked for with MATCH)"
+                )));
+            }
+        }
+        match given[..] {
+            [] => Ok(None),
+            [one] => self.typed(one.0, one.1).map(Some),
+            _ => Err(Error::Usage(
+                "the row has more than one of image, text and embedding (give one, it decides the encoder)".to_owned(),
+            )),
+        }
+    }
+
+    /// Checked as far as it can be without an encoder, so that a bad row fails its own statement.
+    fn typed(&self, column: usize, value: Value<'_>) -> Result<Content> {
+        if column != EMBEDDING && self.store.made().model.is_none() {
+            return Err(Error::Usage(
+                "the table was made with dimensions, so it has no encoder (give embedding)"
+                    .to_owned(),
+            ));
+        }
+        match (column, value) {
+            (IMAGE, Value::Blob(bytes)) => {
+                image::check(bytes)?;
+                Ok(Content::Picture(bytes.to_vec()))
+            }
+            (TEXT, Value::Text(sentence)) => {
+                self.encoder()?.check_sentence(sentence)?;
+                Ok(Content::Sentence(sentence.to_owned()))
+            }
+            (EMBEDDING, Value::Blob(bytes)) => self.vector(bytes).map(Content::Vector),
+            (IMAGE, other) => {
+                Err(wrong_type("image", &other, "a BLOB: the bytes of a picture file"))
+            }
+            (TEXT, other) => Err(wrong_type("text", &other, "TEXT")),
+            (_, other) => {
+                Err(wrong_type("embedding", &other, "a BLOB (embed_from_json(text) makes one)"))
+            }
+        }
+    }
+
+    /// What MATCH compares with.
+    pub(super) fn query(&self, column: usize, value: Value<'_>) -> Result<Embedding> {
+        match self.typed(column, value)? {
+            Content::Sentence(sentence) => self.encoder()?.sentence(&sentence),
+            Content::Picture(bytes) => self.encoder()?.picture(&bytes),
+            Content::Vector(vector) => Ok(vector),
+        }
+    }
+
+    fn vector(&self, bytes: &[u8]) -> Result<Embedding> {
+        let vector = Embedding::from_blob(bytes)?;
+        let (expected, got) = (self.store.made().dimension, vector.dimension());
+        if expected != got {
+            return Err(Error::Dimension { expected, got });
+        }
+        Ok(vector)
+    }
+
+    /// The loaded model whose embeddings this table holds, whatever it is called now.
+    fn encoder(&self) -> Result<Arc<Encoder>> {
+        let Some((name, digest)) = &self.store.made().model else {
+            return Err(Error::Usage(
+                "the table was made with dimensions, so it has no encoder".to_owned(),
+            ));
+        };
+        let loaded = encoder::list()?;
+        if let Some(encoder) = loaded.iter().find(|it| it.digest() == digest) {
+            return Ok(encoder.clone());
+        }
+        Err(match loaded.iter().find(|it| it.name() == name) {
+            Some(other) => Error::Usage(format!(
+                "the table holds embeddings of model '{name}' with digest {digest}, the loaded one has {} (load the folder of the first: INSERT INTO dualpath_models(name, path))",
+                other.digest()
+            )),
+            None => Error::Usage(format!(
+                "the table holds embeddings of model '{name}' with digest {digest}, which is not loaded (INSERT INTO dualpath_models(name, path) loads its folder)"
+            )),
+        })
+    }
+
+    /// Encodes and writes what waits in the queue.
+    fn flush(&self) -> Result<()> {
+        let rows = self.queue.borrow_mut().take();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.store.append(&self.encode(rows)?)
+    }
+
+    fn encode(&self, rows: Vec<(i64, Content)>) -> Result<Vec<(i64, Embedding)>> {
+        let encoder = match rows.iter().all(|it| matches!(it.1, Content::Vector(_))) {
+            true => None,
+            false => Some(self.encoder()?),
+        };
+        queue::encoded(rows, encoder.as_deref())
+    }
+
+    fn is_taken(&self, rowid: i64) -> Result<bool> {
+        // Behind the last rowid nothing is taken, and most inserts go there.
+        if self.largest()?.is_none_or(|last| last < rowid) {
+            return Ok(false);
+        }
+        Ok(self.queue.borrow().holds(rowid) || self.store.holds(rowid)?)
+    }
+
+    fn free_rowid(&self) -> Result<i64> {
+        let next = match self.largest()? {
+            None => 1,
+            Some(last) => last.checked_add(1).ok_or_else(|| Error::Sqlite {
+                code: FULL,
+                message: format!(
+                    "{}: the largest rowid is taken (choose a free one)",
+                    self.name.borrow()
+                ),
+            })?,
+        };
+        if self.last.get().is_none() {
+            self.last.set(Some(next));
+        }
+        Ok(next)
+    }
+
+    fn largest(&self) -> Result<Option<i64>> {
+        if self.last.get().is_none() {
+            let stored = self.store.last()?;
+            self.last.set(stored.max(self.queue.borrow().largest()));
+        }
+        Ok(self.last.get())
+    }
+
+    fn taken(&self) -> Error {
+        let message = format!("UNIQUE constraint failed: {}.rowid", self.name.borrow());
+        Error::Sqlite { code: ROWID_TAKEN, message }
+    }
+}
+
+fn wrong_type(column: &str, got: &Value<'_>, expected: &str) -> Error {
+    Error::Usage(format!("{column} is {}, expected {expected}", got.kind().to_uppercase()))
+}

@@ -1,0 +1,353 @@
+//! How a query is answered: what the planner is told, and the cursor that follows.
+
+use std::collections::HashSet;
+
+use super::{DISTANCE, Dualpath, EMBEDDING, IMAGE, K, TEXT};
+use crate::embedding::Embedding;
+use crate::error::{Error, Result};
+use crate::index::{Hit, Rows, Source, Want, nearest};
+use crate::sqlite::{Argument, Constraint, Operator, Plan, Value, Verdict};
+use crate::store::Store;
+
+/// Hits that a search without a limit looks for first; each further look asks for more.
+const FIRST_HITS: usize = 128;
+const MOST_HITS: usize = 1 << 18;
+const MORE: usize = 8;
+/// Rowids that a plain scan reads ahead.
+const ROWIDS_AHEAD: usize = 512;
+/// An IN list shorter than this share of the table is looked up row by row.
+const LOOKED_UP: i64 = 16;
+
+/// Notes that `plan` leaves for `start`, one per argument.
+mod note {
+    pub const IMAGE: char = 'i';
+    pub const TEXT: char = 't';
+    pub const EMBEDDING: char = 'e';
+    pub const K: char = 'k';
+    pub const LIMIT: char = 'l';
+    pub const OFFSET: char = 'o';
+    pub const WITHIN: char = 'w';
+    pub const ROWID: char = '=';
+    pub const ROWID_IN: char = '@';
+    pub const ROWID_FROM: char = '>';
+    pub const ROWID_TO: char = '<';
+}
+
+/// Says how a query would be answered.
+pub fn plan(plan: &mut Plan<'_>, rows: i64) -> Result<Verdict> {
+    let constraints = plan.constraints();
+    let matches: Vec<&Constraint> =
+        constraints.iter().filter(|it| it.operator == Operator::Match).collect();
+    if matches.iter().any(|it| !it.usable) {
+        return Ok(Verdict::Impossible);
+    }
+    if 1 < matches.len() {
+        return Err(Error::Usage(
+            "more than one MATCH (combine the sides with embed_add and match that)".to_owned(),
+        ));
+    }
+    let equals_k =
+        constraints.iter().find(|it| it.column == Some(K) && it.operator == Operator::Equal);
+    match matches.first() {
+        Some(it) => {
+            let note = match it.column {
+                Some(IMAGE) => note::IMAGE,
+                Some(TEXT) => note::TEXT,
+                Some(EMBEDDING) => note::EMBEDDING,
+                _ => {
+                    return Err(Error::Usage(
+                        "MATCH stands on another column (use image, text or embedding)".to_owned(),
+                    ));
+                }
+            };
+            plan.argument(it, note, true);
+        }
+        None if equals_k.is_some() => {
+            return Err(Error::Usage(
+                "k says how many neighbours of what? (add a MATCH, or use LIMIT)".to_owned(),
+            ));
+        }
+        None => {}
+    }
+    let searches = !matches.is_empty();
+    let order = plan.order();
+    let in_order = match order[..] {
+        [] => true,
+        [(column, descends)] => !descends && column == if searches { Some(DISTANCE) } else { None },
+        _ => false,
+    };
+    // A limit may end the scan only if no row that it counts is dropped afterwards.
+    let mut all_applied = in_order;
+    let mut single = false;
+    for it in &constraints {
+        if matches!(it.operator, Operator::Match | Operator::Limit | Operator::Offset) {
+            continue;
+        }
+        if !it.usable {
+            all_applied = false;
+            continue;
+        }
+        match (it.column, it.operator) {
+            (None, Operator::Equal) if plan.is_in(it) && searches => {
+                plan.argument(it, note::ROWID_IN, true)
+            }
+            (None, Operator::Equal) => {
+                single = true;
+                plan.argument(it, note::ROWID, false);
+            }
+            (None, Operator::Greater | Operator::GreaterOrEqual) => {
+                plan.argument(it, note::ROWID_FROM, false)
+            }
+            (None, Operator::Less | Operator::LessOrEqual) => {
+                plan.argument(it, note::ROWID_TO, false)
+            }
+            (Some(DISTANCE), Operator::Less | Operator::LessOrEqual) if searches => {
+                plan.argument(it, note::WITHIN, false);
+            }
+            (Some(K), Operator::Equal) => plan.argument(it, note::K, true),
+            _ => all_applied = false,
+        }
+        // Ranges are read as "from" and "to" themselves, so SQLite may still drop a boundary row.
+        all_applied &= !matches!(it.operator, Operator::Less | Operator::Greater);
+    }
+    if searches && all_applied {
+        for it in constraints.iter().filter(|it| it.usable) {
+            match it.operator {
+                Operator::Limit => plan.argument(it, note::LIMIT, false),
+                Operator::Offset => plan.argument(it, note::OFFSET, false),
+                _ => {}
+            }
+        }
+    }
+    if in_order && !order.is_empty() {
+        plan.ordered();
+    }
+    match (searches, single) {
+        (true, _) => plan.costs(1e3 + rows as f64, 100),
+        (false, true) => {
+            plan.unique();
+            plan.costs(1.0, 1);
+        }
+        (false, false) => plan.costs(1e5 + 10.0 * rows as f64, rows.max(1)),
+    }
+    Ok(Verdict::Possible)
+}
+
+/// One running scan.
+#[derive(Default)]
+pub struct Cursor {
+    /// What stands in `rows` from `at` on is still to be shown.
+    rows: Vec<Hit>,
+    at: usize,
+    more: More,
+    searches: bool,
+    count_asked: Option<i64>,
+}
+
+/// Where the next rows come from.
+#[derive(Default)]
+enum More {
+    #[default]
+    Nothing,
+    /// Rowids of the range that are left.
+    Rowids(i64, i64),
+    /// The next neighbours, after those shown.
+    Hits(Box<(Embedding, Want)>),
+}
+
+impl Cursor {
+    /// The current row.
+    pub fn rowid(&self) -> Option<i64> {
+        self.rows.get(self.at).map(|it| it.rowid)
+    }
+
+    /// Its distance, in a search.
+    pub fn distance(&self) -> Option<f64> {
+        self.rows.get(self.at).filter(|_| self.searches).map(|it| it.distance)
+    }
+
+    /// What `k = ` said.
+    pub fn count_asked(&self) -> Option<i64> {
+        self.count_asked
+    }
+
+    /// Goes to the next row.
+    pub fn advance(&mut self, store: &Store) -> Result<()> {
+        self.at += 1;
+        if self.at < self.rows.len() {
+            return Ok(());
+        }
+        let last = self.rows.last().copied();
+        self.at = 0;
+        self.rows.clear();
+        match &mut self.more {
+            More::Nothing => {}
+            More::Rowids(first, to) => {
+                if let Some(last) = last {
+                    match last.rowid.checked_add(1) {
+                        Some(next) => *first = next,
+                        None => return Ok(()),
+                    }
+                }
+                let rowids = store.rowids(*first, *to, ROWIDS_AHEAD)?;
+                self.rows = rowids.into_iter().map(|rowid| Hit { rowid, distance: 0.0 }).collect();
+            }
+            More::Hits(search) => {
+                let (query, want) = &mut **search;
+                if last.is_some() {
+                    want.after = last;
+                    want.count = (want.count * MORE).min(MOST_HITS);
+                }
+                self.rows = nearest(store, query, want)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Starts a scan as [`plan`] noted it, at its first row.
+pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Result<Cursor> {
+    let mut query = None;
+    let (mut first, mut last) = (i64::MIN, i64::MAX);
+    let mut among: Option<HashSet<i64>> = None;
+    let mut within = f64::INFINITY;
+    let (mut limit, mut offset, mut count_asked) = (None, 0, None);
+    for (note, argument) in notes.chars().zip(arguments) {
+        if note == note::ROWID_IN {
+            let mut rowids = HashSet::new();
+            argument.each(|value| {
+                if let Value::Integer(rowid) = value {
+                    rowids.insert(rowid);
+                }
+                Ok(())
+            })?;
+            among = Some(match among {
+                None => rowids,
+                Some(before) => before.intersection(&rowids).copied().collect(),
+            });
+            continue;
+        }
+        let value = argument.value()?;
+        // Nothing equals, matches or is less than NULL.
+        if value == Value::Null && !matches!(note, note::LIMIT | note::OFFSET) {
+            return Ok(Cursor::default());
+        }
+        match note {
+            note::IMAGE => query = Some((IMAGE, value)),
+            note::TEXT => query = Some((TEXT, value)),
+            note::EMBEDDING => query = Some((EMBEDDING, value)),
+            note::K => {
+                let count = match value {
+                    Value::Integer(count) if 0 <= count => count,
+                    _ => {
+                        return Err(Error::Usage(
+                            "k is no count (a whole number from 0 on)".to_owned(),
+                        ));
+                    }
+                };
+                count_asked = Some(count);
+            }
+            note::LIMIT => {
+                limit = match value {
+                    // A negative limit is none.
+                    Value::Integer(count) => usize::try_from(count).ok(),
+                    _ => None,
+                };
+            }
+            note::OFFSET => {
+                if let Value::Integer(count) = value {
+                    offset = usize::try_from(count).unwrap_or(0);
+                }
+            }
+            note::WITHIN => {
+                let most = value.number().ok_or_else(|| {
+                    Error::Usage("distance is compared with something that is no number".to_owned())
+                })?;
+                within = within.min(most);
+            }
+            note::ROWID => {
+                let rowid = whole(&value)?;
+                first = first.max(rowid.0);
+                last = last.min(rowid.1);
+            }
+            note::ROWID_FROM => first = first.max(whole(&value)?.0),
+            note::ROWID_TO => last = last.min(whole(&value)?.1),
+            _ => {}
+        }
+    }
+    let mut cursor = Cursor { searches: query.is_some(), count_asked, ..Cursor::default() };
+    let Some((column, value)) = query else {
+        cursor.more = More::Rowids(first, last);
+        cursor.advance(table.store())?;
+        return Ok(cursor);
+    };
+    let query = table.query(column, value)?;
+    let limit = limit.map(|it| it.saturating_add(offset));
+    let asked = count_asked.and_then(|it| usize::try_from(it).ok());
+    let count = match (limit, asked) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    let rows = match among {
+        Some(rows) => {
+            Rows::Among(rows.into_iter().filter(|it| (first..=last).contains(it)).collect())
+        }
+        None => Rows::Between(first, last),
+    };
+    let store = table.store();
+    if let Some(rowids) = few(&rows, store)? {
+        cursor.rows = looked_up(store, &query, rowids, within, count)?;
+        return Ok(cursor);
+    }
+    let want = Want { count: count.unwrap_or(FIRST_HITS), after: None, within, rows };
+    match count {
+        Some(_) => cursor.rows = nearest(store, &query, &want)?,
+        None => {
+            cursor.more = More::Hits(Box::new((query, want)));
+            cursor.advance(store)?;
+        }
+    }
+    Ok(cursor)
+}
+
+/// The rowids, where they are so few that a scan would cost more.
+fn few(rows: &Rows, store: &Store) -> Result<Option<Vec<i64>>> {
+    let most = store.roughly()? / LOOKED_UP;
+    Ok(match rows {
+        Rows::Among(rows) if rows.len() as i64 <= most => Some(rows.iter().copied().collect()),
+        Rows::Between(first, last) if first == last => Some(vec![*first]),
+        _ => None,
+    })
+}
+
+fn looked_up(
+    store: &Store,
+    query: &Embedding,
+    rowids: Vec<i64>,
+    within: f64,
+    count: Option<usize>,
+) -> Result<Vec<Hit>> {
+    let places = store.places(rowids)?;
+    let mut hits = Vec::new();
+    store.whole(&places, &mut |found, embedding| {
+        if let Ok(distance) = query.distance(&embedding) {
+            hits.push(Hit { rowid: found.rowid, distance });
+        }
+    })?;
+    hits.retain(|it| it.distance <= within);
+    hits.sort();
+    hits.truncate(count.unwrap_or(usize::MAX));
+    Ok(hits)
+}
+
+/// The smallest and the largest whole number that a bound lets through; 2.5 is between 3 and 2.
+fn whole(value: &Value<'_>) -> Result<(i64, i64)> {
+    match value {
+        Value::Integer(it) => Ok((*it, *it)),
+        Value::Real(it) => Ok((it.ceil() as i64, it.floor() as i64)),
+        other => Err(Error::Usage(format!(
+            "rowid is compared with {} (use a number)",
+            other.kind().to_uppercase()
+        ))),
+    }
+}

@@ -1,0 +1,132 @@
+//! `integrity-check`: every block, slot and row held against the others.
+
+use std::collections::HashMap;
+
+use super::{PLACE_BITS, ROWID_BYTES, Store, integer, packed, rowids, slots};
+use crate::embedding::Embedding;
+use crate::error::Result;
+use crate::index::plane;
+use crate::sqlite::Value;
+
+/// Findings after which the rest is only counted.
+const MOST_FINDINGS: usize = 100;
+/// How far from one a stored vector's length may be: float32 rounding of 65,536 numbers.
+const LENGTH_SLACK: f64 = 1e-4;
+
+impl Store {
+    /// What is wrong, a line each; nothing in a sound table.
+    pub fn check(&self) -> Result<Vec<String>> {
+        let mut findings = Findings::default();
+        let mut places: HashMap<i64, i64> = HashMap::new();
+        let sql = "SELECT b.block, count, rowids, high, low FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block";
+        self.each(sql, &[], |row| {
+            let block = integer(row, 0)?;
+            let (Value::Blob(rowid_bytes), Value::Blob(high)) = (row.value(2)?, row.value(3)?)
+            else {
+                findings.add(format!("block {block} has no rowids or no high plane"));
+                return Ok(());
+            };
+            let Value::Blob(low) = row.value(4)? else {
+                findings.add(format!("block {block} has no low plane"));
+                return Ok(());
+            };
+            let (count, capacity) = (integer(row, 1)?, rowid_bytes.len() / ROWID_BYTES);
+            let most = capacity.min(slots(self.made.dimension));
+            let Some(count) = usize::try_from(count).ok().filter(|it| (1..=most).contains(it))
+            else {
+                findings
+                    .add(format!("block {block} counts {count} rows, its rowids hold {capacity}"));
+                return Ok(());
+            };
+            let width = self.plane_bytes();
+            for (name, plane) in [("high", high), ("low", low)] {
+                if plane.len() != capacity * width {
+                    findings.add(format!(
+                        "the {name} plane of block {block} has {} bytes, {capacity} slots need {}",
+                        plane.len(),
+                        capacity * width
+                    ));
+                    return Ok(());
+                }
+            }
+            for (slot, rowid) in rowids(rowid_bytes, count).into_iter().enumerate() {
+                if places.insert(rowid, packed(block, slot)).is_some() {
+                    findings.add(format!(
+                        "row {rowid} is in two slots, one of them {slot} of block {block}"
+                    ));
+                }
+                let part = slot * width..(slot + 1) * width;
+                let numbers = plane::join(&high[part.clone()], &low[part]);
+                let length: f64 =
+                    numbers.iter().map(|it| f64::from(*it).powi(2)).sum::<f64>().sqrt();
+                match Embedding::new(numbers) {
+                    Err(err) => findings.add(format!("row {rowid}: {err}")),
+                    Ok(_) if LENGTH_SLACK < (length - 1.0).abs() => {
+                        findings.add(format!(
+                            "row {rowid}: the vector has length {length:.4}, expected 1"
+                        ));
+                    }
+                    Ok(_) => {}
+                }
+            }
+            Ok(())
+        })?;
+        self.each(
+            "SELECT block FROM {low} WHERE block NOT IN (SELECT block FROM {blocks})",
+            &[],
+            |row| {
+                findings.add(format!("the low plane of block {} has no block", integer(row, 0)?));
+                Ok(())
+            },
+        )?;
+        self.each("SELECT rowid, place FROM {rows}", &[], |row| {
+            let (rowid, place) = (integer(row, 0)?, integer(row, 1)?);
+            match places.remove(&rowid) {
+                Some(found) if found == place => {}
+                Some(found) => findings.add(format!(
+                    "row {rowid} is in {}, its entry says {}",
+                    described(found),
+                    described(place)
+                )),
+                None => findings.add(format!(
+                    "row {rowid} is in no block, its entry says {}",
+                    described(place)
+                )),
+            }
+            Ok(())
+        })?;
+        let mut left: Vec<_> = places.into_iter().collect();
+        left.sort();
+        for (rowid, place) in left {
+            findings.add(format!("row {rowid} is in {}, but has no entry", described(place)));
+        }
+        Ok(findings.listed())
+    }
+}
+
+fn described(place: i64) -> String {
+    format!("slot {} of block {}", place & ((1 << PLACE_BITS) - 1), place >> PLACE_BITS)
+}
+
+#[derive(Default)]
+struct Findings {
+    lines: Vec<String>,
+    more: usize,
+}
+
+impl Findings {
+    fn add(&mut self, line: String) {
+        if self.lines.len() < MOST_FINDINGS {
+            self.lines.push(line);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn listed(mut self) -> Vec<String> {
+        if 0 < self.more {
+            self.lines.push(format!("and {} more", self.more));
+        }
+        self.lines
+    }
+}

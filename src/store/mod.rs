@@ -1,0 +1,652 @@
+//! The shadow tables of one virtual table: vectors in blocks, and where each row is.
+
+mod check;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use crate::embedding::Embedding;
+use crate::error::{Error, Result};
+use crate::index::plane::{self, BYTES};
+use crate::index::{Found, Source};
+use crate::sqlite::{Db, Statement, Value, quoted};
+
+/// The only format number so far.
+pub const FORMAT: i64 = 1;
+/// Most numbers a vector may have.
+pub const MOST_DIMENSIONS: usize = 65_536;
+/// Shadow tables are called after the table, `_`, and one of these.
+pub const SHADOWS: &[&str] = &["config", "blocks", "low", "rows"];
+
+const SCHEMA: &str = include_str!("../../sql/schema.sql");
+/// Both planes of a full block.
+const BLOCK_BYTES: usize = 256 * 1024;
+const MOST_SLOTS: usize = 4_096;
+/// Slots of a table's first block; it doubles until it is full.
+const FIRST_SLOTS: usize = 8;
+const PLACE_BITS: u32 = 16;
+const ROWID_BYTES: usize = 8;
+
+/// What the table was made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// Numbers in a vector.
+    pub dimension: usize,
+    /// Name and digest of the model; none where people bring their own vectors.
+    pub model: Option<(String, String)>,
+}
+
+/// The shadow tables, seen from one connection.
+pub struct Store {
+    db: Db,
+    schema: String,
+    name: String,
+    made: Made,
+    prepared: RefCell<HashMap<&'static str, Statement>>,
+}
+
+impl Store {
+    /// Makes the shadow tables.
+    pub fn create(db: Db, schema: &str, name: &str, made: Made) -> Result<Store> {
+        let full = slots(made.dimension);
+        let qualified =
+            |part: &str| format!("{}.{}", quoted(schema), quoted(&format!("{name}_{part}")));
+        let mut sql = SCHEMA.replace("{full}", &full.to_string());
+        sql = sql.replace("{blocks}", &quoted(&format!("{name}_blocks")));
+        for part in SHADOWS.iter().chain(&["room"]) {
+            sql = sql.replace(&format!("{{t_{part}}}"), &qualified(part));
+        }
+        db.execute(&sql)?;
+        let mut insert = db
+            .prepare(&format!("INSERT INTO {}(key, value) VALUES (?1, ?2)", qualified("config")))?;
+        insert.run(&[Value::Text("format"), Value::Integer(FORMAT)])?;
+        insert.run(&[Value::Text("dimension"), Value::Integer(made.dimension as i64)])?;
+        if let Some((model, digest)) = &made.model {
+            insert.run(&[Value::Text("model"), Value::Text(model)])?;
+            insert.run(&[Value::Text("digest"), Value::Text(digest)])?;
+        }
+        Ok(Store::new(db, schema, name, made))
+    }
+
+    /// Finds the shadow tables of an existing table.
+    ///
+    /// # Errors
+    /// Another format number; a config that is missing or makes no sense.
+    pub fn open(db: Db, schema: &str, name: &str) -> Result<Store> {
+        let config = format!("{name}_config");
+        let mut select =
+            db.prepare(&format!("SELECT key, value FROM {}.{}", quoted(schema), quoted(&config)))?;
+        let (mut format, mut dimension, mut model, mut digest) = (None, None, None, None);
+        select.start(&[])?;
+        while select.step()? {
+            match (select.value(0)?, select.value(1)?) {
+                (Value::Text("format"), Value::Integer(it)) => format = Some(it),
+                (Value::Text("dimension"), Value::Integer(it)) => dimension = Some(it),
+                (Value::Text("model"), Value::Text(it)) => model = Some(it.to_owned()),
+                (Value::Text("digest"), Value::Text(it)) => digest = Some(it.to_owned()),
+                _ => {}
+            }
+        }
+        select.reset();
+        if format.is_some_and(|it| it != FORMAT) {
+            return Err(Error::Usage(format!(
+                "the table has format {}, this version of dualpath reads {FORMAT} (use the version that wrote it)",
+                format.unwrap_or_default()
+            )));
+        }
+        let dimension = dimension
+            .and_then(|it| usize::try_from(it).ok())
+            .filter(|it| (1..=MOST_DIMENSIONS).contains(it));
+        let (Some(_), Some(dimension)) = (format, dimension) else {
+            return Err(Error::Damaged {
+                table: config,
+                name: name.to_owned(),
+                reason: format!("it lacks 'format' or 'dimension' (1 to {MOST_DIMENSIONS})"),
+            });
+        };
+        Ok(Store::new(db, schema, name, Made { dimension, model: model.zip(digest) }))
+    }
+
+    fn new(db: Db, schema: &str, name: &str, made: Made) -> Store {
+        let prepared = RefCell::default();
+        Store { db, schema: schema.to_owned(), name: name.to_owned(), made, prepared }
+    }
+
+    /// What the table was made for.
+    pub fn made(&self) -> &Made {
+        &self.made
+    }
+
+    /// Drops the shadow tables.
+    pub fn destroy(&self) -> Result<()> {
+        self.forget();
+        for part in SHADOWS {
+            self.db.execute(&format!("DROP TABLE IF EXISTS {}", self.table(part)))?;
+        }
+        Ok(())
+    }
+
+    /// Renames the shadow tables.
+    pub fn rename(&self, name: &str) -> Result<()> {
+        self.forget();
+        for part in SHADOWS {
+            let to = quoted(&format!("{name}_{part}"));
+            self.db.execute(&format!("ALTER TABLE {} RENAME TO {to}", self.table(part)))?;
+        }
+        Ok(())
+    }
+
+    /// Gives up prepared statements, so that nothing stands in the way of a schema change.
+    pub fn forget(&self) {
+        self.prepared.borrow_mut().clear();
+    }
+
+    /// How many rows, counted.
+    pub fn count(&self) -> Result<i64> {
+        let sql = "SELECT count(*) FROM {rows}";
+        self.first(sql, &[], |row| integer(row, 0)).map(Option::unwrap_or_default)
+    }
+
+    /// About how many rows, without looking.
+    pub fn roughly(&self) -> Result<i64> {
+        let sql = "SELECT max(block) FROM {blocks}";
+        let last = self.first(sql, &[], |row| integer(row, 0)).unwrap_or_default().unwrap_or(0);
+        Ok(last.saturating_mul(slots(self.made.dimension) as i64))
+    }
+
+    /// The largest rowid; none in an empty table.
+    pub fn last(&self) -> Result<Option<i64>> {
+        let sql = "SELECT max(rowid) FROM {rows}";
+        self.first(sql, &[], |row| match row.value(0)? {
+            Value::Integer(it) => Ok(Some(it)),
+            _ => Ok(None),
+        })
+        .map(Option::flatten)
+    }
+
+    /// Up to `count` rowids from the range, rising.
+    pub fn rowids(&self, first: i64, last: i64, count: usize) -> Result<Vec<i64>> {
+        let sql = "SELECT rowid FROM {rows} WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid LIMIT ?3";
+        let arguments = [first, last, count as i64].map(Value::Integer);
+        let mut rowids = Vec::new();
+        self.each(sql, &arguments, |row| {
+            rowids.push(integer(row, 0)?);
+            Ok(())
+        })?;
+        Ok(rowids)
+    }
+
+    /// Whether the row is there.
+    pub fn holds(&self, rowid: i64) -> Result<bool> {
+        self.place(rowid).map(|it| it.is_some())
+    }
+
+    /// A row's embedding.
+    pub fn embedding(&self, rowid: i64) -> Result<Option<Embedding>> {
+        let Some((block, slot)) = self.place(rowid)? else {
+            return Ok(None);
+        };
+        let mut found = None;
+        let rows = [Found { block, slot, rowid }];
+        self.whole(&rows, &mut |_, embedding| found = Some(embedding))?;
+        Ok(found)
+    }
+
+    /// The places of those rows that are there.
+    pub fn places(&self, rowids: impl IntoIterator<Item = i64>) -> Result<Vec<Found>> {
+        let mut places = Vec::new();
+        for rowid in rowids {
+            if let Some((block, slot)) = self.place(rowid)? {
+                places.push(Found { block, slot, rowid });
+            }
+        }
+        places.sort_by_key(|it| (it.block, it.slot));
+        Ok(places)
+    }
+
+    /// Adds rows whose rowids are free.
+    pub fn append(&self, rows: &[(i64, Embedding)]) -> Result<()> {
+        // What is written below is not the user's last insert.
+        let last_insert = self.db.last_insert_rowid();
+        let outcome = self.append_all(rows);
+        self.db.set_last_insert_rowid(last_insert);
+        outcome
+    }
+
+    fn append_all(&self, rows: &[(i64, Embedding)]) -> Result<()> {
+        let full = slots(self.made.dimension);
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let sql =
+                "SELECT block, count, length(rowids) FROM {blocks} WHERE count < {full} LIMIT 1";
+            let open = self.first(sql, &[], |row| {
+                Ok((integer(row, 0)?, integer(row, 1)?, integer(row, 2)?))
+            })?;
+            let taken;
+            if let Some((block, count, bytes)) = open {
+                let capacity = bytes as usize / ROWID_BYTES;
+                let count = self.slot_count(block, count, bytes as usize)?;
+                taken = rest.len().min(full - count);
+                if capacity < count + taken {
+                    self.grow(block, count, (count + taken).next_power_of_two().min(full))?;
+                }
+                self.fill(block, count, &rest[..taken])?;
+            } else {
+                taken = rest.len().min(full);
+                self.add_block(&rest[..taken])?;
+            }
+            rest = &rest[taken..];
+        }
+        Ok(())
+    }
+
+    /// A new block for these rows.
+    fn add_block(&self, rows: &[(i64, Embedding)]) -> Result<()> {
+        let full = slots(self.made.dimension);
+        let capacity = rows.len().next_power_of_two().max(FIRST_SLOTS).min(full);
+        let (mut rowids, mut high, mut low) = planes(rows);
+        rowids.resize(capacity * ROWID_BYTES, 0);
+        high.resize(capacity * self.plane_bytes(), 0);
+        low.resize(capacity * self.plane_bytes(), 0);
+        let next = self
+            .first("SELECT ifnull(max(block), 0) + 1 FROM {blocks}", &[], |row| integer(row, 0))?
+            .unwrap_or(1);
+        self.run(
+            "INSERT INTO {blocks}(block, count, rowids, high) VALUES (?1, ?2, ?3, ?4)",
+            &[
+                Value::Integer(next),
+                Value::Integer(rows.len() as i64),
+                Value::Blob(&rowids),
+                Value::Blob(&high),
+            ],
+        )?;
+        self.run(
+            "INSERT INTO {low}(block, low) VALUES (?1, ?2)",
+            &[Value::Integer(next), Value::Blob(&low)],
+        )?;
+        self.map(next, 0, rows)
+    }
+
+    /// Gives a block more slots.
+    fn grow(&self, block: i64, count: usize, capacity: usize) -> Result<()> {
+        let mut copied = Vec::new();
+        for (table, column, width) in self.columns() {
+            let old = self.db.blob(&self.schema, &self.shadow(table), column, block)?;
+            let mut bytes = vec![0; capacity * width];
+            old.read(0, &mut bytes[..count * width])?;
+            copied.push(bytes);
+        }
+        let [rowids, high, low] = &copied[..] else {
+            return Ok(());
+        };
+        self.run(
+            "UPDATE {blocks} SET rowids = ?2, high = ?3 WHERE block = ?1",
+            &[Value::Integer(block), Value::Blob(rowids), Value::Blob(high)],
+        )?;
+        self.run(
+            "UPDATE {low} SET low = ?2 WHERE block = ?1",
+            &[Value::Integer(block), Value::Blob(low)],
+        )
+    }
+
+    /// Writes rows into a block's free slots, from `count` on.
+    fn fill(&self, block: i64, count: usize, rows: &[(i64, Embedding)]) -> Result<()> {
+        let (rowids, high, low) = planes(rows);
+        for ((table, column, width), bytes) in self.columns().into_iter().zip([rowids, high, low]) {
+            self.db
+                .blob_mut(&self.schema, &self.shadow(table), column, block)?
+                .write(count * width, &bytes)?;
+        }
+        self.set_count(block, count + rows.len())?;
+        self.map(block, count, rows)
+    }
+
+    fn map(&self, block: i64, from: usize, rows: &[(i64, Embedding)]) -> Result<()> {
+        for (slot, (rowid, _)) in (from..).zip(rows) {
+            self.run(
+                "INSERT INTO {rows}(rowid, place) VALUES (?1, ?2)",
+                &[Value::Integer(*rowid), Value::Integer(packed(block, slot))],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Writes another embedding over a row's.
+    pub fn replace(&self, rowid: i64, embedding: &Embedding) -> Result<()> {
+        let Some((block, slot)) = self.place(rowid)? else {
+            return Ok(());
+        };
+        let (_, high, low) = planes(&[(rowid, embedding.clone())]);
+        let [_, planes @ ..] = self.columns();
+        for ((table, column, width), bytes) in planes.into_iter().zip([high, low]) {
+            self.db
+                .blob_mut(&self.schema, &self.shadow(table), column, block)?
+                .write(slot * width, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a row another, free rowid.
+    pub fn move_row(&self, from: i64, to: i64) -> Result<()> {
+        let Some((block, slot)) = self.place(from)? else {
+            return Ok(());
+        };
+        self.db
+            .blob_mut(&self.schema, &self.shadow("blocks"), "rowids", block)?
+            .write(slot * ROWID_BYTES, &to.to_le_bytes())?;
+        self.run(
+            "UPDATE {rows} SET rowid = ?2 WHERE rowid = ?1",
+            &[Value::Integer(from), Value::Integer(to)],
+        )
+    }
+
+    /// Removes a row; the block's last row takes its slot, an empty block goes.
+    pub fn remove(&self, rowid: i64) -> Result<()> {
+        let Some((block, slot)) = self.place(rowid)? else {
+            return Ok(());
+        };
+        let count = self.count_of(block)?;
+        if count <= slot {
+            return Err(self.damaged(
+                "rows",
+                format!("row {rowid} is in slot {slot} of block {block}, which has {count}"),
+            ));
+        }
+        let last = count - 1;
+        if slot < last {
+            for (table, column, width) in self.columns() {
+                let mut blob =
+                    self.db.blob_mut(&self.schema, &self.shadow(table), column, block)?;
+                let mut bytes = vec![0; width];
+                blob.read(last * width, &mut bytes)?;
+                blob.write(slot * width, &bytes)?;
+                if column == "rowids" {
+                    let moved = i64::from_le_bytes(bytes.try_into().unwrap_or_default());
+                    self.run(
+                        "UPDATE {rows} SET place = ?2 WHERE rowid = ?1",
+                        &[Value::Integer(moved), Value::Integer(packed(block, slot))],
+                    )?;
+                }
+            }
+        }
+        self.run("DELETE FROM {rows} WHERE rowid = ?1", &[Value::Integer(rowid)])?;
+        if last == 0 {
+            self.run("DELETE FROM {blocks} WHERE block = ?1", &[Value::Integer(block)])?;
+            return self.run("DELETE FROM {low} WHERE block = ?1", &[Value::Integer(block)]);
+        }
+        self.set_count(block, last)
+    }
+
+    /// Moves the rows of half-empty blocks together, so that all but one are full.
+    pub fn optimize(&self) -> Result<()> {
+        let mut loose = Vec::new();
+        self.each("SELECT block FROM {blocks} WHERE count < {full}", &[], |row| {
+            loose.push(integer(row, 0)?);
+            Ok(())
+        })?;
+        if loose.len() < 2 {
+            return Ok(());
+        }
+        let mut rows = Vec::new();
+        for block in loose {
+            let places = self.slots_of(block)?;
+            let mut taken = Vec::new();
+            self.whole(&places, &mut |found, embedding| taken.push((found.rowid, embedding)))?;
+            for (rowid, _) in &taken {
+                self.run("DELETE FROM {rows} WHERE rowid = ?1", &[Value::Integer(*rowid)])?;
+            }
+            self.run("DELETE FROM {blocks} WHERE block = ?1", &[Value::Integer(block)])?;
+            self.run("DELETE FROM {low} WHERE block = ?1", &[Value::Integer(block)])?;
+            rows.append(&mut taken);
+            if slots(self.made.dimension) <= rows.len() {
+                self.append(&rows)?;
+                rows.clear();
+            }
+        }
+        self.append(&rows)
+    }
+
+    fn slots_of(&self, block: i64) -> Result<Vec<Found>> {
+        let sql = "SELECT count, rowids FROM {blocks} WHERE block = ?1";
+        let rowids = self.first(sql, &[Value::Integer(block)], |row| {
+            let bytes = blob(row, 1)?;
+            let count = self.slot_count(block, integer(row, 0)?, bytes.len())?;
+            Ok(rowids(bytes, count))
+        })?;
+        let rowids = rowids.unwrap_or_default();
+        Ok(rowids
+            .into_iter()
+            .enumerate()
+            .map(|(slot, rowid)| Found { block, slot, rowid })
+            .collect())
+    }
+
+    fn place(&self, rowid: i64) -> Result<Option<(i64, usize)>> {
+        let sql = "SELECT place FROM {rows} WHERE rowid = ?1";
+        let place = self.first(sql, &[Value::Integer(rowid)], |row| integer(row, 0))?;
+        Ok(place.map(|it| (it >> PLACE_BITS, (it & ((1 << PLACE_BITS) - 1)) as usize)))
+    }
+
+    fn count_of(&self, block: i64) -> Result<usize> {
+        let sql = "SELECT count, length(rowids) FROM {blocks} WHERE block = ?1";
+        let count = self.first(sql, &[Value::Integer(block)], |row| {
+            self.slot_count(block, integer(row, 0)?, integer(row, 1)? as usize)
+        })?;
+        count.ok_or_else(|| self.damaged("blocks", format!("block {block} is missing")))
+    }
+
+    fn set_count(&self, block: i64, count: usize) -> Result<()> {
+        self.run(
+            "UPDATE {blocks} SET count = ?2 WHERE block = ?1",
+            &[Value::Integer(block), Value::Integer(count as i64)],
+        )
+    }
+
+    /// How many slots of a block are taken, if its bytes can hold them.
+    fn slot_count(&self, block: i64, count: i64, rowid_bytes: usize) -> Result<usize> {
+        let capacity = rowid_bytes / ROWID_BYTES;
+        match usize::try_from(count) {
+            Ok(count) if (1..=capacity.min(slots(self.made.dimension))).contains(&count) => {
+                Ok(count)
+            }
+            _ => Err(self.damaged(
+                "blocks",
+                format!("block {block} counts {count} rows, its rowids hold {capacity}"),
+            )),
+        }
+    }
+
+    fn plane_bytes(&self) -> usize {
+        self.made.dimension * BYTES
+    }
+
+    /// Shadow table, column and bytes a slot of the three blobs of a block.
+    fn columns(&self) -> [(&'static str, &'static str, usize); 3] {
+        let width = self.plane_bytes();
+        [("blocks", "rowids", ROWID_BYTES), ("blocks", "high", width), ("low", "low", width)]
+    }
+
+    pub(crate) fn damaged(&self, part: &str, reason: String) -> Error {
+        Error::Damaged { table: self.shadow(part), name: self.name.clone(), reason }
+    }
+
+    fn shadow(&self, part: &str) -> String {
+        format!("{}_{part}", self.name)
+    }
+
+    fn table(&self, part: &str) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(&self.shadow(part)))
+    }
+
+    /// Runs a statement that answers nothing.
+    fn run(&self, sql: &'static str, arguments: &[Value<'_>]) -> Result<()> {
+        self.each(sql, arguments, |_| Ok(()))
+    }
+
+    /// What the first row of an answer says.
+    fn first<T>(
+        &self,
+        sql: &'static str,
+        arguments: &[Value<'_>],
+        take: impl Fn(&Statement) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let mut statement = self.taken(sql)?;
+        statement.start(arguments)?;
+        let outcome = match statement.step() {
+            Ok(true) => take(&statement).map(Some),
+            Ok(false) => Ok(None),
+            Err(err) => Err(err),
+        };
+        self.give_back(sql, statement);
+        outcome
+    }
+
+    /// Shows every row of an answer.
+    pub(crate) fn each(
+        &self,
+        sql: &'static str,
+        arguments: &[Value<'_>],
+        mut show: impl FnMut(&Statement) -> Result<()>,
+    ) -> Result<()> {
+        let mut statement = self.taken(sql)?;
+        statement.start(arguments)?;
+        let outcome = loop {
+            match statement.step() {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(err) => break Err(err),
+            }
+            if let Err(err) = show(&statement) {
+                break Err(err);
+            }
+        };
+        self.give_back(sql, statement);
+        outcome
+    }
+
+    /// A prepared statement out of the shelf, so that a nested run of the same text gets its own.
+    fn taken(&self, sql: &'static str) -> Result<Statement> {
+        if let Some(statement) = self.prepared.borrow_mut().remove(sql) {
+            return Ok(statement);
+        }
+        let mut text = sql.replace("{full}", &slots(self.made.dimension).to_string());
+        for part in SHADOWS {
+            text = text.replace(&format!("{{{part}}}"), &self.table(part));
+        }
+        self.db.prepare(&text)
+    }
+
+    fn give_back(&self, sql: &'static str, mut statement: Statement) {
+        statement.reset();
+        self.prepared.borrow_mut().insert(sql, statement);
+    }
+}
+
+impl Source for Store {
+    fn scan(&self, show: &mut dyn FnMut(i64, &[i64], &[u8]) -> Result<()>) -> Result<()> {
+        let interrupted = || Error::Sqlite { code: INTERRUPT, message: "interrupted".to_owned() };
+        self.each("SELECT block, count, rowids, high FROM {blocks}", &[], |row| {
+            if self.db.interrupted() {
+                return Err(interrupted());
+            }
+            let block = integer(row, 0)?;
+            let rowid_bytes = blob(row, 2)?;
+            let count = self.slot_count(block, integer(row, 1)?, rowid_bytes.len())?;
+            let high = blob(row, 3)?;
+            let Some(high) = high.get(..count * self.plane_bytes()) else {
+                return Err(self.damaged(
+                    "blocks",
+                    format!("the high plane of block {block} has {} bytes, {count} vectors of {} dimensions need {}", high.len(), self.made.dimension, count * self.plane_bytes()),
+                ));
+            };
+            show(block, &rowids(rowid_bytes, count), high)
+        })
+    }
+
+    fn whole(&self, rows: &[Found], show: &mut dyn FnMut(Found, Embedding)) -> Result<()> {
+        let width = self.plane_bytes();
+        let (Some(first), [_, high, low]) = (rows.first(), self.columns()) else {
+            return Ok(());
+        };
+        let open = |(table, column, _): (&str, &str, usize)| {
+            self.db.blob(&self.schema, &self.shadow(table), column, first.block)
+        };
+        let (mut high_blob, mut low_blob) = (open(high)?, open(low)?);
+        let (mut high, mut low) = (vec![0; width], vec![0; width]);
+        let mut block = first.block;
+        for found in rows {
+            if found.block != block {
+                high_blob.reopen(found.block)?;
+                low_blob.reopen(found.block)?;
+                block = found.block;
+            }
+            let end = (found.slot + 1).saturating_mul(width);
+            for (part, blob) in [("blocks", &high_blob), ("low", &low_blob)] {
+                if blob.length() < end {
+                    return Err(self.damaged(
+                        part,
+                        format!(
+                            "row {} is in slot {} of block {block}, which has {} bytes of vectors",
+                            found.rowid,
+                            found.slot,
+                            blob.length()
+                        ),
+                    ));
+                }
+            }
+            high_blob.read(end - width, &mut high)?;
+            low_blob.read(end - width, &mut low)?;
+            let embedding = Embedding::new(plane::join(&high, &low)).map_err(|err| {
+                self.damaged("blocks", format!("slot {} of block {block}: {err}", found.slot))
+            })?;
+            show(*found, embedding);
+        }
+        Ok(())
+    }
+}
+
+/// `SQLITE_INTERRUPT`
+const INTERRUPT: i32 = 9;
+
+/// Vectors of a full block.
+pub fn slots(dimension: usize) -> usize {
+    (BLOCK_BYTES / (2 * BYTES * dimension)).clamp(1, MOST_SLOTS)
+}
+
+fn packed(block: i64, slot: usize) -> i64 {
+    (block << PLACE_BITS) | slot as i64
+}
+
+fn planes(rows: &[(i64, Embedding)]) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    let (mut rowids, mut high, mut low) = (Vec::new(), Vec::new(), Vec::new());
+    for (rowid, embedding) in rows {
+        rowids.extend(rowid.to_le_bytes());
+        plane::split(embedding.as_slice(), &mut high, &mut low);
+    }
+    (rowids, high, low)
+}
+
+fn rowids(bytes: &[u8], count: usize) -> Vec<i64> {
+    bytes
+        .as_chunks::<ROWID_BYTES>()
+        .0
+        .iter()
+        .take(count)
+        .map(|it| i64::from_le_bytes(*it))
+        .collect()
+}
+
+fn integer(row: &Statement, column: usize) -> Result<i64> {
+    match row.value(column)? {
+        Value::Integer(it) => Ok(it),
+        // An aggregate over no rows.
+        _ => Ok(0),
+    }
+}
+
+fn blob(row: &Statement, column: usize) -> Result<&[u8]> {
+    match row.value(column)? {
+        Value::Blob(it) => Ok(it),
+        _ => Ok(&[]),
+    }
+}
