@@ -7,6 +7,7 @@ mod session;
 use std::collections::VecDeque;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
@@ -28,9 +29,13 @@ const SENTENCE_BATCH: usize = 256;
 /// Sentences whose embeddings are remembered, so that a constant costs one encoding a query.
 const REMEMBERED: usize = 64;
 
+static LOADED: AtomicI64 = AtomicI64::new(0);
+
 /// One loaded model. ONNX Runtime is opened at the first encoding, not before.
 pub struct Encoder {
     name: String,
+    /// Counts up with each loading, the built-in model being 1.
+    number: i64,
     folder: Option<PathBuf>,
     model: Model,
     images: OnceLock<Mutex<Graph>>,
@@ -44,6 +49,7 @@ impl Encoder {
     fn new(name: &str, folder: Option<&Path>, model: Model) -> Encoder {
         Encoder {
             name: name.to_owned(),
+            number: LOADED.fetch_add(1, Ordering::Relaxed) + 1,
             folder: folder.map(Path::to_owned),
             model,
             images: OnceLock::new(),
@@ -56,6 +62,11 @@ impl Encoder {
     /// What tables and `dualpath_models` call it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its rowid in `dualpath_models`.
+    pub fn number(&self) -> i64 {
+        self.number
     }
 
     /// Names the model whatever it is called: SHA-256 of all that changes an embedding.

@@ -35,7 +35,7 @@ pub fn find(name: Option<&str>) -> Result<Arc<Encoder>> {
 }
 
 /// Reads a model folder under a name of one's own; the same folder under the same name is no error.
-pub fn load(name: &str, folder: &Path) -> Result<()> {
+pub fn load(name: &str, folder: &Path) -> Result<Arc<Encoder>> {
     if name.is_empty() {
         return Err(Error::Usage(
             "the model's name is empty (choose one, such as 'photos')".to_owned(),
@@ -45,7 +45,7 @@ pub fn load(name: &str, folder: &Path) -> Result<()> {
     let mut models = models()?;
     if let Some(known) = models.get(name) {
         if known.digest() == model.digest {
-            return Ok(());
+            return Ok(known.clone());
         }
         return Err(Error::Usage(format!(
             "a model named '{name}' is loaded already, with digest {} instead of {} (choose another name, or delete it first)",
@@ -53,10 +53,10 @@ pub fn load(name: &str, folder: &Path) -> Result<()> {
             model.digest
         )));
     }
-    let encoder = Encoder::new(name, Some(folder), model);
+    let encoder = Arc::new(Encoder::new(name, Some(folder), model));
     encoder.open_both()?;
-    models.insert(name.to_owned(), Arc::new(encoder));
-    Ok(())
+    models.insert(name.to_owned(), encoder.clone());
+    Ok(encoder)
 }
 
 /// Forgets a model; tables that hold it keep it until they are closed.

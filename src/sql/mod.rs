@@ -2,6 +2,7 @@
 
 mod functions;
 mod table;
+mod models;
 
 use crate::error::Result;
 use crate::sqlite::{Db, Flags};
@@ -23,5 +24,6 @@ pub fn register(db: &Db) -> Result<()> {
     db.function("dualpath_runtime", 0..=1, Flags::DirectOnly, dualpath_runtime)?;
     db.function("dualpath_check", 1..=1, Flags::DirectOnly, dualpath_check)?;
 
+    db.table::<models::Models>("dualpath_models")?;
     db.table::<table::Dualpath>("dualpath")
 }
