@@ -1,5 +1,5 @@
 -- What CREATE VIRTUAL TABLE makes beside the table; docs/format.md draws the bytes.
--- {t} stands for the quoted "schema"."table_..." prefix, {full} for the vectors of a full block.
+-- {t_blocks} stands for the quoted "schema"."table_blocks", {full} for the vectors of a full block.
 
 -- format, dimension; model and digest where an encoder belongs to the table.
 CREATE TABLE {t_config}(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -13,7 +13,7 @@ CREATE TABLE {t_blocks}(
 );
 
 -- Blocks with room, which are filled before new ones are made.
-CREATE INDEX {t_room} ON {blocks}(block) WHERE count < {full};
+CREATE INDEX {t_blocks_room} ON {blocks}(block) WHERE count < {full};
 
 -- Their low planes, which only rows in question need.
 CREATE TABLE {t_low}(block INTEGER PRIMARY KEY, low BLOB NOT NULL);

@@ -47,13 +47,13 @@ pub enum Error {
     },
 
     /// Bytes that no decoder takes.
-    #[error("not a picture: {reason} (JPEG, PNG, WebP, GIF, BMP and TIFF are read)")]
+    #[error("the picture cannot be read: {reason} (JPEG, PNG, WebP, GIF, BMP and TIFF are read)")]
     Picture {
         /// The decoder's words.
         reason: String,
     },
 
-    /// A picture over the limits of [`crate::image::Limits`].
+    /// A picture over the limits of [`crate::image`].
     #[error(
         "the picture has {width} x {height} pixels (the limit is {limit}; make it smaller first)"
     )]

@@ -20,14 +20,20 @@ impl Words {
         // Length and padding are the text path's, whatever the file says.
         tokenizer.with_truncation(None).map_err(|err| err.to_string())?;
         tokenizer.with_padding(None);
+        // A sentence is data: "[PAD]" in it is three words, not the end of it.
+        tokenizer.set_encode_special_tokens(true);
         Ok(Words { tokenizer, length })
     }
 
-    /// The first `length` tokens of the sentence, then zeros.
+    /// The first `length` tokens of the sentence, then zeros. What comes after them is not read.
     ///
     /// # Errors
-    /// A sentence without any token, or over [`MOST_SENTENCE_BYTES`].
+    /// A sentence without any token, with a NUL inside, or over [`MOST_SENTENCE_BYTES`].
     pub fn ids(&self, sentence: &str) -> Result<Vec<i64>> {
+        if let Some(at) = sentence.find('\0') {
+            let reason = format!("has a NUL at byte {at} (pass the text before it)");
+            return Err(Error::Sentence { reason });
+        }
         if MOST_SENTENCE_BYTES < sentence.len() {
             let reason = format!(
                 "has {} bytes (the limit is {MOST_SENTENCE_BYTES}; the first {} words count)",
@@ -40,12 +46,13 @@ impl Words {
             .tokenizer
             .encode_fast(sentence, false)
             .map_err(|err| Error::Sentence { reason: format!("cannot be tokenized: {err}") })?;
-        if encoding.get_ids().is_empty() {
+        let mut ids: Vec<i64> = encoding.get_ids().iter().map(|it| i64::from(*it)).collect();
+        ids.resize(self.length, PADDING);
+        // Not even a tokenizer from elsewhere may hand over padding alone: its mean is 0 / 0.
+        if ids.iter().all(|it| *it == PADDING) {
             let reason = "has no words (say what the picture shows)".to_owned();
             return Err(Error::Sentence { reason });
         }
-        let mut ids: Vec<i64> = encoding.get_ids().iter().map(|it| i64::from(*it)).collect();
-        ids.resize(self.length, PADDING);
         Ok(ids)
     }
 
@@ -62,3 +69,85 @@ impl Words {
 
 /// The id of an empty position.
 pub const PADDING: i64 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The form that `train prepare` writes.
+    fn words(length: usize) -> Words {
+        let json = serde_json::json!({
+            "version": "1.0",
+            "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
+            "padding": null,
+            "added_tokens": [
+                {"id": 0, "content": "[PAD]", "single_word": false, "lstrip": false,
+                 "rstrip": false, "normalized": false, "special": true},
+                {"id": 1, "content": "[UNK]", "single_word": false, "lstrip": false,
+                 "rstrip": false, "normalized": false, "special": true},
+            ],
+            "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]},
+            "pre_tokenizer": {"type": "BertPreTokenizer"},
+            "post_processor": null,
+            "decoder": null,
+            "model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab":
+                {"[PAD]": 0, "[UNK]": 1, "two": 2, "dogs": 3, ".": 4, "caf\u{e9}": 5}},
+        });
+        Words::from_json(json.to_string().as_bytes(), length).unwrap()
+    }
+
+    #[test]
+    fn case_punctuation_and_accents() {
+        let words = words(5);
+        assert_eq!(words.ids("Two DOGS.").unwrap(), [2, 3, 4, 0, 0]);
+        assert_eq!(words.ids("  two\tdogs\n.").unwrap(), [2, 3, 4, 0, 0]);
+        assert_eq!(words.ids("cafe\u{301} zebra").unwrap(), [5, 1, 0, 0, 0]);
+        assert_eq!((words.length(), words.vocabulary()), (5, 6));
+    }
+
+    #[test]
+    fn the_first_words_count() {
+        let words = words(3);
+        assert_eq!(words.ids("two dogs two dogs two").unwrap(), [2, 3, 2]);
+        let long = format!("two dogs two{}", " dogs".repeat(10_000));
+        assert_eq!(words.ids(&long).unwrap(), [2, 3, 2]);
+    }
+
+    #[test]
+    fn words_never_seen_are_words() {
+        assert_eq!(words(3).ids("xyzzy \u{1f415}").unwrap(), [1, 1, 0]);
+    }
+
+    #[test]
+    fn tokens_of_the_model_are_plain_text() {
+        let ids = words(8).ids("[PAD] [UNK] dogs").unwrap();
+        assert_eq!(ids, [1, 1, 1, 1, 1, 1, 3, 0]);
+    }
+
+    #[test]
+    fn what_is_no_sentence() {
+        let message = |it: &str| words(3).ids(it).unwrap_err().to_string();
+        let none = "the sentence has no words (say what the picture shows)";
+        assert_eq!(message(""), none);
+        assert_eq!(message(" \t\r\n\u{3000}"), none);
+        assert_eq!(
+            message("two\0dogs"),
+            "the sentence has a NUL at byte 3 (pass the text before it)"
+        );
+        let endless = "a".repeat(MOST_SENTENCE_BYTES + 1);
+        assert!(message(&endless).contains("has 1048577 bytes (the limit is 1048576"));
+    }
+
+    #[test]
+    fn any_text_is_refused_or_encoded() {
+        let words = words(4);
+        arbtest::arbtest(|u| {
+            let sentence: String = u.arbitrary()?;
+            if let Ok(ids) = words.ids(&sentence) {
+                assert_eq!(ids.len(), 4);
+                assert!(ids.iter().all(|it| (0..6).contains(it)) && ids[0] != PADDING);
+            }
+            Ok(())
+        });
+    }
+}

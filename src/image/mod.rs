@@ -3,9 +3,11 @@
 //! Training and the extension both come through here: what trains is what serves.
 
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fast_image_resize as fir;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage, RgbaImage};
 use ndarray::ArrayViewMut3;
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +17,8 @@ use crate::error::{Error, Result};
 pub const MOST_PIXELS_A_SIDE: u32 = 16_384;
 /// Most pixels in all: 100 megapixels, 300 MB decoded.
 pub const MOST_PIXELS: u64 = 100_000_000;
-/// Most bytes that a decoder may allocate.
+/// Most bytes that a decoded picture, and its decoder beside it, may take.
 pub const MOST_DECODER_BYTES: u64 = 512 * 1024 * 1024;
-
 /// Most bytes of a file that `embed_file` reads.
 pub const MOST_FILE_BYTES: u64 = 512 * 1024 * 1024;
 
@@ -95,56 +96,87 @@ pub fn resized(picture: &RgbImage, crop: (u32, u32, u32, u32), size: u32) -> Res
     Ok(target.into_vec())
 }
 
-/// Decodes a picture, turns it upright by its EXIF orientation, first frame, eight bits a channel.
+/// Decodes a picture: upright by its EXIF orientation, first frame, eight bits a channel, on white.
+///
+/// Colour profiles are not applied.
 ///
 /// # Errors
-/// Bytes that are no picture, a truncated JPEG, a picture over the limits above.
+/// Bytes that are no picture, a file that is cut off, a picture over the limits above.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
-    check(bytes)?;
-    let refused = |err: image::ImageError| Error::Picture { reason: err.to_string() };
-    let mut decoder = reader(bytes)?.into_decoder().map_err(refused)?;
-    let orientation = decoder.orientation().map_err(refused)?;
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(refused)?;
-    picture.apply_orientation(orientation);
-    Ok(picture.into_rgb8())
+    fenced(|| {
+        let mut decoder = open(bytes)?;
+        // A damaged note about the camera does not make the pixels worse.
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let mut picture = DynamicImage::from_decoder(decoder).map_err(refused)?;
+        picture.apply_orientation(orientation);
+        Ok(if picture.color().has_alpha() {
+            on_white(&picture.into_rgba8())
+        } else {
+            picture.into_rgb8()
+        })
+    })
 }
 
 /// The checks of [`decode`] that need no pixels: format, size, and that a JPEG has its end.
 pub fn check(bytes: &[u8]) -> Result<()> {
+    fenced(|| open(bytes).map(|_| ()))
+}
+
+fn open(bytes: &[u8]) -> Result<impl ImageDecoder> {
     if bytes.is_empty() {
         return Err(Error::Picture { reason: "the blob is empty".to_owned() });
     }
-    let reader = reader(bytes)?;
-    let format = reader.format();
-    let decoder =
-        reader.into_decoder().map_err(|err| Error::Picture { reason: err.to_string() })?;
-    let (width, height) = decoder.dimensions();
-    let sides = MOST_PIXELS_A_SIDE;
-    if sides < width || sides < height {
-        return Err(Error::PictureSize { width, height, limit: format!("{sides} a side") });
-    }
-    if MOST_PIXELS < width as u64 * height as u64 {
-        let limit = format!("{} megapixels", MOST_PIXELS / 1_000_000);
-        return Err(Error::PictureSize { width, height, limit });
-    }
-    // The decoder fills what is missing with grey and says nothing.
-    if format == Some(ImageFormat::Jpeg) && !jpeg_is_whole(bytes) {
-        return Err(Error::Picture { reason: "the JPEG ends before its last row".to_owned() });
-    }
-    Ok(())
-}
-
-fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>> {
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|err| Error::Picture { reason: err.to_string() })?;
-    if reader.format().is_none() {
-        return Err(Error::Picture { reason: "the bytes have no known signature".to_owned() });
-    }
+    let Some(format) = reader.format() else {
+        let reason = match bytes.get(4..12) {
+            Some(b"ftypheic" | b"ftypheix" | b"ftypmif1") => "it is HEIC; convert it to JPEG first",
+            _ => "the bytes have no known signature",
+        };
+        return Err(Error::Picture { reason: reason.to_owned() });
+    };
     let mut limits = image::Limits::default();
     limits.max_alloc = Some(MOST_DECODER_BYTES);
     reader.limits(limits);
-    Ok(reader)
+    let decoder = reader.into_decoder().map_err(refused)?;
+    let (width, height) = decoder.dimensions();
+    let over = |limit: String| Err(Error::PictureSize { width, height, limit });
+    if MOST_PIXELS_A_SIDE < width || MOST_PIXELS_A_SIDE < height {
+        return over(format!("{MOST_PIXELS_A_SIDE} a side"));
+    }
+    if MOST_PIXELS < u64::from(width) * u64::from(height) {
+        return over(format!("{} megapixels", MOST_PIXELS / 1_000_000));
+    }
+    if MOST_DECODER_BYTES < decoder.total_bytes() {
+        return over(format!("{} MiB decoded", MOST_DECODER_BYTES >> 20));
+    }
+    // The decoder fills what is missing with grey and says nothing.
+    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
+        return Err(Error::Picture { reason: "the JPEG is cut off before its end".to_owned() });
+    }
+    Ok(decoder)
+}
+
+fn refused(err: image::ImageError) -> Error {
+    Error::Picture { reason: err.to_string() }
+}
+
+/// A decoder that panics over damaged bytes spoils one picture, not the batch around it.
+fn fenced<T>(decode: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
+        Err(Error::Picture { reason: "the decoder gave up on damaged bytes".to_owned() })
+    })
+}
+
+/// What shows through transparent parts is the page they lie on, not the colour hidden in them.
+fn on_white(picture: &RgbaImage) -> RgbImage {
+    let mut opaque = RgbImage::new(picture.width(), picture.height());
+    for (to, from) in opaque.pixels_mut().zip(picture.pixels()) {
+        let [colour @ .., alpha] = from.0.map(u32::from);
+        to.0 = colour.map(|it| ((it * alpha + 255 * (255 - alpha) + 127) / 255) as u8);
+    }
+    opaque
 }
 
 /// Walks the segments to the first scan, then looks for the end marker behind it.
@@ -154,18 +186,20 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
     const END_OF_IMAGE: u8 = 0xD9;
     let mut at = 2;
     while at + 4 <= bytes.len() {
-        if bytes[at] != 0xFF {
-            return false;
-        }
         match bytes[at + 1] {
+            // Stray bytes between segments, and markers filled up with 0xFF.
+            _ if bytes[at] != 0xFF => at += 1,
             0xFF => at += 1,
             START_OF_SCAN => {
                 return bytes[at..].windows(2).any(|pair| pair == [0xFF, END_OF_IMAGE]);
             }
             // Markers that stand alone.
             0x01 | 0xD0..=0xD8 => at += 2,
-            _ => at += 2 + u16::from_be_bytes([bytes[at + 2], bytes[at + 3]]) as usize,
+            _ => at += 2 + usize::from(bytes[at + 2]) * 256 + usize::from(bytes[at + 3]),
         }
     }
     false
 }
+
+#[cfg(test)]
+mod tests;
