@@ -163,7 +163,7 @@ fn manifest(json: &[u8]) -> std::result::Result<Manifest, String> {
             return Err(format!("{MANIFEST}: {key} is {value} (1 to {most})"));
         }
     }
-    if manifest.image.std.iter().any(|it| !(*it > 0.0)) {
+    if manifest.image.std.iter().any(|it| it.is_nan() || *it <= 0.0) {
         return Err(format!("{MANIFEST}: image.std is {:?} (above 0)", manifest.image.std));
     }
     Ok(manifest)

@@ -1,4 +1,5 @@
 //! The built library, loaded as a user loads it.
+#![allow(clippy::unwrap_used)]
 
 mod host;
 

@@ -7,6 +7,7 @@
 //! statement error WORDS      it fails, and WORDS stand in its message
 //! query                      its rows, columns joined by |, are the lines after ----
 //! ```
+#![allow(clippy::unwrap_used)]
 
 mod host;
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
-use ndarray::{Array2, Array4};
+use ndarray::{Array2, Array4, ArrayViewMut3};
 
 pub use registry::{DEFAULT, drop_model, find, list, load};
 pub use runtime::{state as runtime_state, use_library};
@@ -144,14 +144,13 @@ impl Encoder {
         faults.resize_with(batch.len(), || None);
         let mut work: Vec<_> = batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults).collect();
         let share = work.len().div_ceil(cores());
-        let decode =
-            |part: &mut [((&&[u8], ndarray::ArrayViewMut3<f32>), &mut Option<Error>)]| {
-                for ((bytes, plane), fault) in part {
-                    let written =
-                        image::decode(bytes).and_then(|it| preprocess.write(&it, plane.view_mut()));
-                    **fault = written.err();
-                }
-            };
+        let decode = |part: &mut [Work<'_>]| {
+            for ((bytes, plane), fault) in part {
+                let written =
+                    image::decode(bytes).and_then(|it| preprocess.write(&it, plane.view_mut()));
+                **fault = written.err();
+            }
+        };
         match work.len() {
             1 => decode(&mut work),
             _ => thread::scope(|scope| {
@@ -213,6 +212,9 @@ impl Encoder {
         }
     }
 }
+
+/// A picture, where its pixels go, and what was wrong with it.
+type Work<'a> = ((&'a &'a [u8], ArrayViewMut3<'a, f32>), &'a mut Option<Error>);
 
 /// An opened graph, one run at a time.
 struct Run<'a>(&'a Mutex<Graph>);

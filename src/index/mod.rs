@@ -10,4 +10,4 @@ mod kernel;
 mod nearest;
 
 pub use kernel::name as simd;
-pub use nearest::{Found, Hit, Rows, Source, Want, nearest};
+pub use nearest::{Found, Hit, Rows, Show, Source, Want, nearest};

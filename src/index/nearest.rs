@@ -78,10 +78,13 @@ pub struct Found {
     pub rowid: i64,
 }
 
+/// Takes a block: its number, the rowids, and their high planes one after the other.
+pub type Show<'a> = dyn FnMut(i64, &[i64], &[u8]) -> Result<()> + 'a;
+
 /// Where blocks of vectors come from.
 pub trait Source {
-    /// Shows each block: its number, the rowids, and their high planes one after the other.
-    fn scan(&self, show: &mut dyn FnMut(i64, &[i64], &[u8]) -> Result<()>) -> Result<()>;
+    /// Shows each block.
+    fn scan(&self, show: &mut Show<'_>) -> Result<()>;
 
     /// Shows the embeddings of these rows, in whatever order is cheap.
     fn whole(&self, rows: &[Found], show: &mut dyn FnMut(Found, Embedding)) -> Result<()>;
@@ -219,7 +222,7 @@ mod tests {
     const PER_BLOCK: usize = 7;
 
     impl Source for Memory {
-        fn scan(&self, show: &mut dyn FnMut(i64, &[i64], &[u8]) -> Result<()>) -> Result<()> {
+        fn scan(&self, show: &mut Show<'_>) -> Result<()> {
             for (block, rows) in self.0.chunks(PER_BLOCK).enumerate() {
                 let (mut high, mut low) = (Vec::new(), Vec::new());
                 rows.iter().for_each(|it| plane::split(it.1.as_slice(), &mut high, &mut low));

@@ -312,12 +312,22 @@ impl<T: Table> Glue<T> {
 
     unsafe extern "C" fn commit(table: *mut sqlite3_vtab) -> c_int {
         // SAFETY: xCommit's own argument.
-        unsafe { unit(fenced::<T, ()>(table, |it| Ok(it.table.commit()))) }
+        unsafe {
+            unit(fenced::<T, ()>(table, |it| {
+                it.table.commit();
+                Ok(())
+            }))
+        }
     }
 
     unsafe extern "C" fn rollback(table: *mut sqlite3_vtab) -> c_int {
         // SAFETY: xRollback's own argument.
-        unsafe { unit(fenced::<T, ()>(table, |it| Ok(it.table.rollback()))) }
+        unsafe {
+            unit(fenced::<T, ()>(table, |it| {
+                it.table.rollback();
+                Ok(())
+            }))
+        }
     }
 
     unsafe extern "C" fn savepoint(table: *mut sqlite3_vtab, number: c_int) -> c_int {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
 use crate::index::plane::{self, BYTES};
-use crate::index::{Found, Source};
+use crate::index::{Found, Show, Source};
 use crate::sqlite::{Db, Statement, Value, quoted};
 
 /// The only format number so far.
@@ -540,7 +540,7 @@ impl Store {
 }
 
 impl Source for Store {
-    fn scan(&self, show: &mut dyn FnMut(i64, &[i64], &[u8]) -> Result<()>) -> Result<()> {
+    fn scan(&self, show: &mut Show<'_>) -> Result<()> {
         let interrupted = || Error::Sqlite { code: INTERRUPT, message: "interrupted".to_owned() };
         self.each("SELECT block, count, rowids, high FROM {blocks}", &[], |row| {
             if self.db.interrupted() {

@@ -1,4 +1,5 @@
 //! What ONNX Runtime computes from an exported graph is what libtorch computes from the net.
+#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 

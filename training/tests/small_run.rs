@@ -1,5 +1,6 @@
 //! The acceptance checks of the paper sheet (section 9.3) on a data set that this test draws:
 //! 64 pictures of one coloured shape each, one class a picture.
+#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
