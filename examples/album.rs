@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
+use image::{DynamicImage, ImageDecoder, ImageReader};
 use indicatif::{ProgressBar, ProgressStyle};
 use rusqlite::{Connection, LoadExtensionGuard, OptionalExtension, params};
 
@@ -160,11 +161,9 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 fn section(sheet: &mut String, sentence: &str, hits: &[(String, f64)]) -> Result<()> {
     writeln!(sheet, "<section><h2>{}</h2><div>", escaped(sentence))?;
     for (file, distance) in hits {
-        let picture = dualpath::image::decode(&std::fs::read(file)?)?;
+        let picture = upright(file)?;
         let mut jpeg = std::io::Cursor::new(Vec::new());
-        image::DynamicImage::from(picture)
-            .thumbnail(480, 360)
-            .write_to(&mut jpeg, image::ImageFormat::Jpeg)?;
+        picture.thumbnail(480, 360).to_rgb8().write_to(&mut jpeg, image::ImageFormat::Jpeg)?;
         let data = base64::engine::general_purpose::STANDARD.encode(jpeg.into_inner());
         let name = Path::new(file).file_name().unwrap_or_default().to_string_lossy();
         writeln!(
@@ -175,6 +174,14 @@ fn section(sheet: &mut String, sentence: &str, hits: &[(String, f64)]) -> Result
     }
     writeln!(sheet, "</div></section>")?;
     Ok(())
+}
+
+fn upright(file: &str) -> Result<DynamicImage> {
+    let mut decoder = ImageReader::open(file)?.with_guessed_format()?.into_decoder()?;
+    let orientation = decoder.orientation()?;
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
 }
 
 fn escaped(text: &str) -> String {

@@ -12,9 +12,6 @@ CREATE TABLE {t_blocks}(
     high BLOB NOT NULL
 );
 
--- Blocks with room, which are filled before new ones are made.
-CREATE INDEX {t_blocks_room} ON {blocks}(block) WHERE count < {full};
-
 -- Their low planes, which only rows in question need.
 CREATE TABLE {t_low}(block INTEGER PRIMARY KEY, low BLOB NOT NULL);
 

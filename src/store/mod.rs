@@ -48,7 +48,7 @@ pub struct Store {
 impl Store {
     /// Makes the shadow tables.
     pub fn create(db: Db, schema: &str, name: &str, made: Made) -> Result<Store> {
-        db.execute(&schema_of(SCHEMA, schema, name, made.dimension))?;
+        db.execute(&schema_of(schema, name, made.dimension))?;
         let config = format!("{}.{}", quoted(schema), quoted(&format!("{name}_config")));
         let mut insert =
             db.prepare(&format!("INSERT INTO {config}(key, value) VALUES (?1, ?2)"))?;
@@ -126,11 +126,7 @@ impl Store {
             let to = quoted(&format!("{name}_{part}"));
             self.db.execute(&format!("ALTER TABLE {} RENAME TO {to}", self.table(part)))?;
         }
-        // An index keeps its name, which a new table of the old name would want.
-        self.db.execute(&format!("DROP INDEX {}", self.table("blocks_room")))?;
-        let index = SCHEMA.split_inclusive(';').find(|it| it.contains("CREATE INDEX"));
-        let dimension = self.made.dimension;
-        self.db.execute(&schema_of(index.unwrap_or_default(), &self.schema, name, dimension))
+        Ok(())
     }
 
     /// Gives up prepared statements, so that nothing stands in the way of a schema change.
@@ -602,12 +598,11 @@ impl Source for Store {
     }
 }
 
-/// A statement of `sql/schema.sql` for one table.
-fn schema_of(sql: &str, schema: &str, name: &str, dimension: usize) -> String {
+/// `sql/schema.sql` for one table.
+fn schema_of(schema: &str, name: &str, dimension: usize) -> String {
     let shadow = |part: &str| quoted(&format!("{name}_{part}"));
-    let mut sql = sql.replace("{full}", &slots(dimension).to_string());
-    sql = sql.replace("{blocks}", &shadow("blocks"));
-    for part in SHADOWS.iter().chain(&["blocks_room"]) {
+    let mut sql = SCHEMA.replace("{full}", &slots(dimension).to_string());
+    for part in SHADOWS {
         let qualified = format!("{}.{}", quoted(schema), shadow(part));
         sql = sql.replace(&format!("{{t_{part}}}"), &qualified);
     }
