@@ -73,7 +73,7 @@ pub fn fit(run: &Run, data: &Path, out: &Path, resume: bool, device: Device) -> 
                 "stage": index + 1, "epoch": epoch + 1, "steps": done.steps, "seconds": seconds,
                 "instance": losses.instance, "ranking": losses.ranking, "recall": report,
             });
-            writeln!(log, "{line}").context("writing the log")?;
+            log.write_all(format!("{line}\n").as_bytes()).context("writing the log")?;
             if done.best < report.score() {
                 done.best = report.score();
                 checkpoint::save_weights(&out.join(BEST), &trainer.averaged)?;
