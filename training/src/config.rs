@@ -94,6 +94,8 @@ pub struct Augment {
     pub flip: bool,
     /// Whether a sentence starts anywhere in its slots (paper, section 2.2).
     pub shift: bool,
+    /// Sentences that each picture brings to a step.
+    pub sentences: usize,
     /// Share of words replaced by the unknown word.
     pub word_dropout: f64,
 }
@@ -156,6 +158,9 @@ impl Run {
         }
         if self.stages.is_empty() {
             bail!("there is no [[stage]]");
+        }
+        if self.augment.sentences == 0 {
+            bail!("augment.sentences = 0 (at least 1)");
         }
         if self.augment.views == 0 {
             bail!("augment.views = 0 (at least 1: the whole picture)");

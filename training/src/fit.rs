@@ -249,9 +249,8 @@ impl<'a> Trainer<'a> {
         steps: &mut i64,
     ) -> Result<Losses> {
         let cut = self.cut(stage)?;
-        let mut random = ChaCha8Rng::seed_from_u64(
-            self.run.seed as u64 ^ ((cut as u64) << 32) ^ ((epoch as u64 + 1) << 16),
-        );
+        let mut random =
+            ChaCha8Rng::seed_from_u64(self.run.seed as u64 ^ ((*steps as u64 + 1) << 16));
         let mut order: Vec<usize> = (0..self.sentences.len()).collect();
         order.shuffle(&mut random);
         let batch = stage.batch.min(order.len());
@@ -300,25 +299,46 @@ impl<'a> Trainer<'a> {
         Ok(Losses { instance, ranking })
     }
 
+    /// Means over the sentences that a picture brings to a step: `texts` holds the batch's first
+    /// sentences, then its second ones, and so on.
     fn losses(&self, images: &Tensor, texts: &Tensor, classes: &Tensor) -> (Tensor, Tensor) {
         let knobs = &self.run.loss;
         let share = self.weights.get(SHARE);
-        let one = |features| loss::instance(features, share, classes, knobs.scale, knobs.smoothing);
-        let ranking = match knobs.ranking {
+        let one = |features: &Tensor| {
+            loss::instance(features, share, classes, knobs.scale, knobs.smoothing)
+        };
+        let ranking = |texts: &Tensor| match knobs.ranking {
             Ranking::Infonce => loss::infonce(images, texts, self.weights.get(TEMPERATURE)),
             Ranking::Hinge => loss::hinge(images, texts, knobs.margin),
         };
-        (one(images) + one(texts), ranking)
+        let sets = texts.split(images.size()[0], 0);
+        let mean = |of: &dyn Fn(&Tensor) -> Tensor| {
+            sets.iter().map(of).sum::<Tensor>() / sets.len() as f64
+        };
+        (one(images) + mean(&one), mean(&ranking))
     }
 
-    /// One sentence a picture, somewhere in its slots, some words unknown.
+    /// The sentences of a step, each somewhere in its slots, some words unknown: one of every
+    /// picture, then a second of every picture, and so on (B x `augment.sentences`, length).
     fn tokens(&self, pictures: &[usize], random: &mut ChaCha8Rng) -> Tensor {
-        let length = self.run.data.length;
-        let mut slots = vec![0i64; pictures.len() * length];
-        for (picture, slots) in pictures.iter().zip(slots.chunks_exact_mut(length)) {
-            let choices = &self.sentences[*picture];
-            let sentence = &choices[random.random_range(0..choices.len())];
-            let room = length - sentence.len();
+        let (length, sets) = (self.run.data.length, self.run.augment.sentences);
+        let chosen: Vec<Vec<usize>> = pictures
+            .iter()
+            .map(|it| {
+                let of = self.sentences[*it].len();
+                let mut all: Vec<usize> = (0..of).collect();
+                all.shuffle(random);
+                all.into_iter().cycle().take(sets).collect()
+            })
+            .collect();
+        let mut slots = vec![0i64; sets * pictures.len() * length];
+        let of_step =
+            (0..sets).flat_map(|set| pictures.iter().zip(&chosen).map(move |it| (set, it)));
+        for ((set, (picture, chosen)), slots) in of_step.zip(slots.chunks_exact_mut(length)) {
+            let sentence = &self.sentences[*picture][chosen[set]];
+            // A sentence of words that no position sees has no largest value: it would wreck
+            // the batch's moments.
+            let room = (length - net::UNSEEN_SLOTS).saturating_sub(sentence.len());
             let start = if self.run.augment.shift { random.random_range(0..=room) } else { 0 };
             for (slot, word) in slots[start..].iter_mut().zip(sentence) {
                 let drop = random.random_bool(self.run.augment.word_dropout);
@@ -326,20 +346,19 @@ impl<'a> Trainer<'a> {
             }
         }
         Tensor::from_slice(&slots)
-            .view((pictures.len() as i64, length as i64))
+            .view(((sets * pictures.len()) as i64, length as i64))
             .to_device(self.device)
     }
 
-    /// Moves the averaged weights; norms' moments are taken over as they are.
+    /// Moves the averaged weights, and the norms' moments with them: moments of other weights
+    /// than those they stand beside cost recall.
     fn average(&mut self, stage: &Stage, steps: i64) {
         let keep = stage.average.min((1.0 + steps as f64) / (10.0 + steps as f64));
         tch::no_grad(|| {
             for (name, tensor) in self.weights.iter() {
                 let mut target = self.averaged.get(name).shallow_clone();
-                if tensor.requires_grad() {
+                if tensor.requires_grad() || name.contains(".running_") {
                     let _ = target.lerp_(tensor, 1.0 - keep);
-                } else if name.contains(".running_") {
-                    target.copy_(tensor);
                 }
             }
         });

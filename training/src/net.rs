@@ -136,6 +136,9 @@ pub fn image_path(hidden: i64, dimension: i64, dropout: f64) -> Vec<Layer> {
     ]
 }
 
+/// Slots at a sentence's end that [`text_path`]'s two strides step over when the length is even.
+pub const UNSEEN_SLOTS: usize = 3;
+
 /// The paper's text path (section 2.3) at compact width: residual blocks of 1x1, 1x2, 1x1
 /// convolutions that see the word before, the stride on the 1x2, lengths 32, 16, 8.
 pub fn text_path(words: i64, dimension: i64, dropout: f64) -> Vec<Layer> {

@@ -77,6 +77,7 @@ fn drawn(folder: &Path, stages: &str) -> PathBuf {
         crop = [0.8, 1.0]
         flip = false
         shift = false
+        sentences = 1
         word_dropout = 0.0
         {stages}"#
     );
