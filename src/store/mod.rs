@@ -9,7 +9,7 @@ use crate::embedding::Embedding;
 use crate::error::{Error, Result};
 use crate::index::plane::{self, BYTES};
 use crate::index::{Found, Show, Source};
-use crate::sqlite::{Db, Statement, Value, quoted};
+use crate::sqlite::{Blob, Db, Statement, Value, quoted};
 
 /// The only format number so far.
 pub const FORMAT: i64 = 1;
@@ -264,7 +264,7 @@ impl Store {
     fn grow(&self, block: i64, count: usize, capacity: usize) -> Result<()> {
         let mut copied = Vec::new();
         for (table, column, width) in self.columns() {
-            let old = self.db.blob(&self.schema, &self.shadow(table), column, block)?;
+            let old = self.part(table, column, block, count * width)?;
             let mut bytes = vec![0; capacity * width];
             old.read(0, &mut bytes[..count * width])?;
             copied.push(bytes);
@@ -286,9 +286,8 @@ impl Store {
     fn fill(&self, block: i64, count: usize, rows: &[(i64, Embedding)]) -> Result<()> {
         let (rowids, high, low) = planes(rows);
         for ((table, column, width), bytes) in self.columns().into_iter().zip([rowids, high, low]) {
-            self.db
-                .blob_mut(&self.schema, &self.shadow(table), column, block)?
-                .write(count * width, &bytes)?;
+            let end = count * width + bytes.len();
+            self.part_mut(table, column, block, end)?.write(count * width, &bytes)?;
         }
         self.set_count(block, count + rows.len())?;
         self.map(block, count, rows)
@@ -312,9 +311,8 @@ impl Store {
         let (_, high, low) = planes(&[(rowid, embedding.clone())]);
         let [_, planes @ ..] = self.columns();
         for ((table, column, width), bytes) in planes.into_iter().zip([high, low]) {
-            self.db
-                .blob_mut(&self.schema, &self.shadow(table), column, block)?
-                .write(slot * width, &bytes)?;
+            let end = (slot + 1) * width;
+            self.part_mut(table, column, block, end)?.write(slot * width, &bytes)?;
         }
         Ok(())
     }
@@ -324,8 +322,7 @@ impl Store {
         let Some((block, slot)) = self.place(from)? else {
             return Ok(());
         };
-        self.db
-            .blob_mut(&self.schema, &self.shadow("blocks"), "rowids", block)?
+        self.part_mut("blocks", "rowids", block, (slot + 1) * ROWID_BYTES)?
             .write(slot * ROWID_BYTES, &to.to_le_bytes())?;
         self.run(
             "UPDATE {rows} SET rowid = ?2 WHERE rowid = ?1",
@@ -348,8 +345,7 @@ impl Store {
         let last = count - 1;
         if slot < last {
             for (table, column, width) in self.columns() {
-                let mut blob =
-                    self.db.blob_mut(&self.schema, &self.shadow(table), column, block)?;
+                let mut blob = self.part_mut(table, column, block, count * width)?;
                 let mut bytes = vec![0; width];
                 blob.read(last * width, &mut bytes)?;
                 blob.write(slot * width, &bytes)?;
@@ -459,6 +455,41 @@ impl Store {
         [("blocks", "rowids", ROWID_BYTES), ("blocks", "high", width), ("low", "low", width)]
     }
 
+    /// One blob of a block, at least `end` bytes long.
+    fn part(&self, table: &'static str, column: &str, block: i64, end: usize) -> Result<Blob> {
+        let blob = self.db.blob(&self.schema, &self.shadow(table), column, block);
+        let blob = blob.map_err(|err| self.missing(table, block, err))?;
+        self.reaches(table, block, &blob, end)?;
+        Ok(blob)
+    }
+
+    /// [`Store::part`], to be written in place.
+    fn part_mut(&self, table: &'static str, column: &str, block: i64, end: usize) -> Result<Blob> {
+        let blob = self.db.blob_mut(&self.schema, &self.shadow(table), column, block);
+        let blob = blob.map_err(|err| self.missing(table, block, err))?;
+        self.reaches(table, block, &blob, end)?;
+        Ok(blob)
+    }
+
+    fn reaches(&self, table: &str, block: i64, blob: &Blob, end: usize) -> Result<()> {
+        let bytes = blob.length();
+        if end <= bytes {
+            return Ok(());
+        }
+        let reason = format!("block {block} has {bytes} bytes where a row ends at {end}");
+        Err(self.damaged(table, reason))
+    }
+
+    /// SQLite's plain error for a blob that is not there; any other error keeps its own words.
+    fn missing(&self, table: &str, block: i64, err: Error) -> Error {
+        match err {
+            Error::Sqlite { code: ERROR, message } => {
+                self.damaged(table, format!("block {block}: {message}"))
+            }
+            other => other,
+        }
+    }
+
     pub(crate) fn damaged(&self, part: &str, reason: String) -> Error {
         Error::Damaged { table: self.shadow(part), name: self.name.clone(), reason }
     }
@@ -473,7 +504,14 @@ impl Store {
 
     /// Runs a statement that answers nothing.
     fn run(&self, sql: &'static str, arguments: &[Value<'_>]) -> Result<()> {
-        self.each(sql, arguments, |_| Ok(()))
+        self.each(sql, arguments, |_| Ok(())).map_err(|err| match err {
+            // What is written was looked up as free: the shadow tables contradict each other.
+            Error::Sqlite { code, message } if code & 0xFF == CONSTRAINT => {
+                let part = SHADOWS.iter().find(|it| sql.contains(&format!("{{{it}}}")));
+                self.damaged(part.unwrap_or(&"blocks"), message)
+            }
+            other => other,
+        })
     }
 
     /// What the first row of an answer says.
@@ -561,32 +599,22 @@ impl Source for Store {
         let (Some(first), [_, high, low]) = (rows.first(), self.columns()) else {
             return Ok(());
         };
-        let open = |(table, column, _): (&str, &str, usize)| {
-            self.db.blob(&self.schema, &self.shadow(table), column, first.block)
+        let open = |(table, column, _): (&'static str, &'static str, usize)| {
+            self.part(table, column, first.block, 0)
         };
         let (mut high_blob, mut low_blob) = (open(high)?, open(low)?);
         let (mut high, mut low) = (vec![0; width], vec![0; width]);
         let mut block = first.block;
         for found in rows {
-            if found.block != block {
-                high_blob.reopen(found.block)?;
-                low_blob.reopen(found.block)?;
-                block = found.block;
-            }
             let end = (found.slot + 1).saturating_mul(width);
-            for (part, blob) in [("blocks", &high_blob), ("low", &low_blob)] {
-                if blob.length() < end {
-                    return Err(self.damaged(
-                        part,
-                        format!(
-                            "row {} is in slot {} of block {block}, which has {} bytes of vectors",
-                            found.rowid,
-                            found.slot,
-                            blob.length()
-                        ),
-                    ));
+            for (table, blob) in [("blocks", &mut high_blob), ("low", &mut low_blob)] {
+                if found.block != block {
+                    blob.reopen(found.block)
+                        .map_err(|err| self.missing(table, found.block, err))?;
                 }
+                self.reaches(table, found.block, blob, end)?;
             }
+            block = found.block;
             high_blob.read(end - width, &mut high)?;
             low_blob.read(end - width, &mut low)?;
             let embedding = Embedding::new(plane::join(&high, &low)).map_err(|err| {
@@ -609,6 +637,10 @@ fn schema_of(schema: &str, name: &str, dimension: usize) -> String {
     sql
 }
 
+/// `SQLITE_ERROR`
+const ERROR: i32 = 1;
+/// `SQLITE_CONSTRAINT`, the low byte of its kinds.
+const CONSTRAINT: i32 = 19;
 /// `SQLITE_INTERRUPT`
 const INTERRUPT: i32 = 9;
 
