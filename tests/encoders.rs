@@ -1,0 +1,355 @@
+//! Pictures, sentences, model folders and ONNX Runtime, as an application meets them.
+#![allow(clippy::unwrap_used)]
+
+mod host;
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, params};
+
+/// Real files of several kinds, each a picture.
+const PICTURES: &[&str] = &[
+    "animated.webp",
+    "cmyk.jpg",
+    "lossy.webp",
+    "palette.png",
+    "progressive.jpg",
+    "two-colours.png",
+];
+
+fn picture(name: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures").join(name)).unwrap()
+}
+
+fn text(connection: &Connection, sql: &str) -> String {
+    connection.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+fn count(connection: &Connection) -> i64 {
+    connection.query_row("SELECT count(*) FROM album", [], |row| row.get(0)).unwrap()
+}
+
+fn album() -> Connection {
+    host::runtime();
+    let connection = host::memory();
+    connection.execute_batch("CREATE VIRTUAL TABLE album USING dualpath").unwrap();
+    connection
+}
+
+/// One picture a statement, or all in one: the same embeddings, found by the same bytes.
+#[test]
+fn pictures_go_in_and_are_found() {
+    let connection = album();
+    let insert = "INSERT INTO album(rowid, image) VALUES (?1, ?2)";
+    for (row, name) in PICTURES.iter().enumerate() {
+        connection.execute(insert, params![row as i64, picture(name)]).unwrap();
+    }
+    connection.execute_batch("BEGIN").unwrap();
+    for (row, name) in PICTURES.iter().enumerate() {
+        connection.execute(insert, params![100 + row as i64, picture(name)]).unwrap();
+    }
+    connection.execute_batch("COMMIT").unwrap();
+    for (row, name) in PICTURES.iter().enumerate() {
+        let rows: Vec<i64> = connection
+            .prepare("SELECT rowid FROM album WHERE image MATCH ?1 AND distance < 1e-4 ORDER BY distance")
+            .unwrap()
+            .query_map([picture(name)], |it| it.get(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        for row in [row as i64, 100 + row as i64] {
+            assert!(rows.contains(&row), "{name}: {rows:?}");
+        }
+        let near: f64 = connection
+            .query_row(
+                "SELECT embed_distance(embedding, embed_image(?1)) FROM album WHERE rowid = ?2",
+                params![picture(name), row as i64],
+                |it| it.get(0),
+            )
+            .unwrap();
+        assert!(near.abs() < 1e-5, "{name}: {near}");
+    }
+}
+
+#[test]
+fn a_broken_picture_fails_its_own_insert() {
+    let connection = album();
+    let whole = picture("progressive.jpg");
+    let half = whole[..whole.len() / 2].to_vec();
+    let insert = "INSERT INTO album(rowid, image) VALUES (?1, ?2)";
+    connection.execute_batch("BEGIN").unwrap();
+    connection.execute(insert, params![1, &whole]).unwrap();
+    for (broken, words) in [
+        (half, "the JPEG is cut off before its end"),
+        (Vec::new(), "the blob is empty"),
+        (b"not a picture at all".to_vec(), "no known signature"),
+        (header(30_000, 30_000), "30000 x 30000 pixels (the limit is"),
+        (header(9, 0), "the picture cannot be read"),
+    ] {
+        let refused = host::message(connection.execute(insert, params![2, broken]));
+        assert!(refused.contains(words), "{refused}");
+    }
+    connection.execute_batch("COMMIT").unwrap();
+    assert_eq!(count(&connection), 1);
+    assert_eq!(text(&connection, "SELECT dualpath_check('album')"), "ok");
+}
+
+/// A sound header before a damaged body, met when the batch is decoded: the statement that made
+/// it be encoded fails, names the row, and the transaction can still be given up.
+#[test]
+fn a_picture_that_breaks_late_names_its_row() {
+    let connection = album();
+    let mut late = picture("palette.png");
+    let at = late.windows(4).position(|it| it == b"IDAT").unwrap();
+    late[at + 6] ^= 0xFF;
+    late[at + 7] ^= 0xFF;
+    connection.execute_batch("BEGIN").unwrap();
+    let insert = "INSERT INTO album(rowid, image) VALUES (?1, ?2)";
+    connection.execute(insert, params![1, picture("palette.png")]).unwrap();
+    connection.execute(insert, params![77, late]).unwrap();
+    let refused = host::message(
+        connection.query_row("SELECT count(*) FROM album", [], |row| row.get::<_, i64>(0)),
+    );
+    assert!(refused.contains("77") && refused.contains("cannot be read"), "{refused}");
+    connection.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(count(&connection), 0);
+}
+
+/// A PNG of that size that ends where its pixels begin.
+fn header(width: u32, height: u32) -> Vec<u8> {
+    let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".to_vec();
+    png.extend(width.to_be_bytes());
+    png.extend(height.to_be_bytes());
+    png.extend([8, 2, 0, 0, 0]);
+    let crc = png[12..].iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 * (crc & 1)))
+    });
+    png.extend((!crc).to_be_bytes());
+    png.extend(b"\0\0\0\x02IDAT");
+    png
+}
+
+/// The largest resident set of this process so far, in KiB.
+#[cfg(target_os = "linux")]
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|it| it.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_huge_header_takes_no_memory() {
+    let connection = album();
+    let before = peak();
+    for _ in 0..20 {
+        let outcome =
+            connection.query_row("SELECT embed_image(?1)", [header(30_000, 30_000)], |_| Ok(()));
+        host::message(outcome);
+    }
+    // 30,000 x 30,000 x 3 are 2.6 GB; the other tests of this process share the figure.
+    assert!(peak() - before < 400 * 1024, "{} KiB", peak() - before);
+}
+
+#[test]
+fn four_threads_encode_at_once() {
+    host::runtime();
+    let expected: Vec<u8> = host::memory()
+        .query_row("SELECT embed_text('two dogs in the snow')", [], |row| row.get(0))
+        .unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let expected = &expected;
+            scope.spawn(move || {
+                let connection = album();
+                for turn in 0..10_i64 {
+                    let name = PICTURES[(thread + turn as usize) % PICTURES.len()];
+                    connection
+                        .execute("INSERT INTO album(image) VALUES (?1)", [picture(name)])
+                        .unwrap();
+                    let sentence = format!("a dog number {turn} of thread {thread}");
+                    connection
+                        .query_row(
+                            "SELECT rowid FROM album WHERE text MATCH ?1 ORDER BY distance LIMIT 1",
+                            [sentence],
+                            |row| row.get::<_, i64>(0),
+                        )
+                        .unwrap();
+                    let got: Vec<u8> = connection
+                        .query_row("SELECT embed_text('two dogs in the snow')", [], |row| {
+                            row.get(0)
+                        })
+                        .unwrap();
+                    assert!(got == *expected);
+                }
+                assert_eq!(count(&connection), 10);
+            });
+        }
+    });
+}
+
+/// The library alone in a folder: everything but encoding works, encoding says what to do.
+#[test]
+fn without_onnx_runtime_only_encoding_fails() {
+    if std::env::var_os("ORT_DYLIB_PATH").is_some() {
+        println!("skipped: ORT_DYLIB_PATH is set");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join(host::library().file_name().unwrap());
+    std::fs::copy(host::library(), &library).unwrap();
+    let connection = Connection::open_in_memory().unwrap();
+    // SAFETY: the library is ours, built a moment ago.
+    #[allow(unsafe_code)]
+    unsafe {
+        let guard = rusqlite::LoadExtensionGuard::new(&connection).unwrap();
+        connection.load_extension(&library, None::<&str>).unwrap();
+        drop(guard);
+    }
+    connection
+        .execute_batch(
+            "CREATE VIRTUAL TABLE album USING dualpath;
+             CREATE VIRTUAL TABLE ready USING dualpath(dimensions = 2);
+             INSERT INTO ready(embedding) VALUES (embed_from_json('[1,0]')), (embed_from_json('[0,1]'))",
+        )
+        .unwrap();
+    let sql = "SELECT rowid FROM ready WHERE embedding MATCH embed_from_json('[1,9]') ORDER BY distance LIMIT 1";
+    assert_eq!(connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap(), 2);
+    for sql in [
+        "SELECT embed_text('a dog')",
+        "INSERT INTO album(text) VALUES ('a dog')",
+        "SELECT rowid FROM album WHERE text MATCH 'a dog'",
+    ] {
+        let refused = host::message(connection.query_row(sql, [], |_| Ok(())));
+        for words in
+            ["ONNX Runtime is missing", "scripts/onnxruntime", &folder.path().display().to_string()]
+        {
+            assert!(refused.contains(words), "{sql}: {refused}");
+        }
+    }
+    assert_eq!(count(&connection), 0);
+    let debug = text(&connection, "SELECT dualpath_debug()");
+    assert!(debug.contains("no library found"), "{debug}");
+    let refused = host::message(connection.query_row(
+        "SELECT dualpath_runtime('/nowhere/lib.so')",
+        [],
+        |_| Ok(()),
+    ));
+    assert!(refused.contains("'/nowhere/lib.so' is no file"), "{refused}");
+}
+
+struct Folder {
+    _temporary: tempfile::TempDir,
+    path: PathBuf,
+}
+
+/// A copy of the built-in model's folder.
+fn folder() -> Folder {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().to_owned();
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/default");
+    for file in ["dualpath.json", "image.onnx", "text.onnx", "tokenizer.json"] {
+        std::fs::copy(from.join(file), path.join(file)).unwrap();
+    }
+    Folder { _temporary: temporary, path }
+}
+
+impl Folder {
+    fn rewrite(&self, from: &str, to: &str) {
+        let manifest = self.path.join("dualpath.json");
+        let text = std::fs::read_to_string(&manifest).unwrap();
+        assert!(text.contains(from), "dualpath.json has no {from}");
+        std::fs::write(manifest, text.replacen(from, to, 1)).unwrap();
+    }
+
+    fn load(&self, connection: &Connection, name: &str) -> rusqlite::Result<usize> {
+        connection.execute(
+            "INSERT INTO dualpath_models(name, path) VALUES (?1, ?2)",
+            [name, self.path.to_str().unwrap()],
+        )
+    }
+}
+
+#[test]
+fn a_model_folder_is_loaded_used_and_dropped() {
+    host::runtime();
+    let connection = host::memory();
+    let folder = folder();
+    folder.load(&connection, "copied").unwrap();
+    let same = "SELECT (SELECT digest FROM dualpath_models WHERE name = 'copied') = (SELECT digest FROM dualpath_models WHERE name = 'default')
+        AND embed_text('a dog') = embed_text('a dog', 'copied')";
+    assert!(connection.query_row(same, [], |row| row.get::<_, bool>(0)).unwrap());
+    // Again is no error; another model under a name that is taken is one.
+    folder.load(&connection, "copied").unwrap();
+    folder.rewrite("0.5", "0.25");
+    for taken in ["copied", "default"] {
+        let refused = host::message(folder.load(&connection, taken));
+        assert!(
+            refused.contains(&format!("a model named '{taken}' is loaded already")),
+            "{refused}"
+        );
+    }
+    connection
+        .execute_batch("CREATE VIRTUAL TABLE album USING dualpath(model = 'copied')")
+        .unwrap();
+    connection.execute("DELETE FROM dualpath_models WHERE name = 'copied'", []).unwrap();
+    let refused =
+        host::message(connection.query_row("SELECT embed_text('a dog', 'copied')", [], |_| Ok(())));
+    assert!(refused.contains("no model is named 'copied'"), "{refused}");
+    // An open table keeps its model.
+    connection.execute_batch("INSERT INTO album(text) VALUES ('a dog')").unwrap();
+    let refused = host::message(connection.execute("DELETE FROM dualpath_models", []));
+    assert!(refused.contains("default"), "{refused}");
+    let refused = host::message(connection.execute("UPDATE dualpath_models SET name = 'x'", []));
+    assert!(refused.contains("delete it and insert it again"), "{refused}");
+}
+
+#[test]
+fn a_bad_model_folder_is_refused() {
+    host::runtime();
+    let connection = host::memory();
+    let refused = |change: &dyn Fn(&Folder), words: &str| {
+        let folder = folder();
+        change(&folder);
+        let refused = host::message(folder.load(&connection, "bad"));
+        assert!(refused.contains(words), "expected '{words}': {refused}");
+        assert!(
+            refused.contains(folder.path.to_str().unwrap()) || refused.contains("bad"),
+            "{refused}"
+        );
+    };
+    for file in ["dualpath.json", "image.onnx", "text.onnx", "tokenizer.json"] {
+        refused(&|it| std::fs::remove_file(it.path.join(file)).unwrap(), file);
+    }
+    for file in ["image.onnx", "text.onnx", "tokenizer.json"] {
+        let change = |it: &Folder| {
+            let path = it.path.join(file);
+            let mut bytes = std::fs::read(&path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        };
+        refused(&change, &format!("{file} has digest"));
+    }
+    refused(&|it| it.rewrite("\"format\": 1", "\"format\": 2"), "has format 2, expected 1");
+    refused(&|it| it.rewrite("\"size\": 224", "\"size\": 200"), "image.onnx");
+    refused(&|it| it.rewrite("\"length\": 32", "\"length\": 16"), "text.onnx");
+    refused(&|it| it.rewrite("\"dimension\": 512", "\"dimension\": 256"), "image.onnx");
+    refused(&|it| it.rewrite("\"dimension\": 512", "\"dimension\": 0"), "dimension is 0");
+    refused(&|it| it.rewrite("\"size\"", "\"sizes\""), "sizes");
+    refused(&|it| it.rewrite("{", "["), "dualpath.json");
+    let swapped = |it: &Folder| {
+        let (image, text) = (it.path.join("image.onnx"), it.path.join("text.onnx"));
+        let bytes = std::fs::read(&image).unwrap();
+        std::fs::copy(&text, &image).unwrap();
+        std::fs::write(text, bytes).unwrap();
+    };
+    refused(&swapped, "image.onnx has digest");
+    let nowhere = host::message(
+        connection
+            .execute("INSERT INTO dualpath_models(name, path) VALUES ('bad', '/nowhere')", []),
+    );
+    assert!(nowhere.contains("/nowhere"), "{nowhere}");
+    let names = text(&connection, "SELECT group_concat(name) FROM dualpath_models");
+    assert!(!names.contains("bad"), "{names}");
+}
