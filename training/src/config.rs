@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::loss::Ranking;
-use crate::net::{self, Layer};
+use crate::net::{self, Layer, TextForm};
 
 /// A run file, such as `training/runs/flickr8k-mobile.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -55,6 +55,8 @@ pub struct Net {
     pub hidden: i64,
     /// Numbers in an embedding.
     pub dimension: i64,
+    /// How the text path treats a sentence's length.
+    pub text: TextForm,
     /// Share dropped in both heads while training.
     pub dropout: f64,
     /// The backbone's weights, `.safetensors`; without them it starts at random.
@@ -178,6 +180,6 @@ impl Run {
 
     /// The text path this run trains.
     pub fn text_path(&self, words: usize) -> Vec<Layer> {
-        net::text_path(words as i64, self.net.dimension, self.net.dropout)
+        net::text_path(self.net.text, words as i64, self.net.dimension, self.net.dropout)
     }
 }

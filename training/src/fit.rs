@@ -338,7 +338,7 @@ impl<'a> Trainer<'a> {
             let sentence = &self.sentences[*picture][chosen[set]];
             // A sentence of words that no position sees has no largest value: it would wreck
             // the batch's moments.
-            let room = (length - net::UNSEEN_SLOTS).saturating_sub(sentence.len());
+            let room = (length - net::unseen_slots(&self.text_path)).saturating_sub(sentence.len());
             let start = if self.run.augment.shift { random.random_range(0..=room) } else { 0 };
             for (slot, word) in slots[start..].iter_mut().zip(sentence) {
                 let drop = random.random_bool(self.run.augment.word_dropout);

@@ -2,6 +2,8 @@
 //!
 //! Shapes at the end of a line are (batch, channels, height, width).
 
+use serde::Deserialize;
+
 /// One step of a path. Names are unique in a path and name the parameters (`conv21.weight`).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Layer {
@@ -136,28 +138,57 @@ pub fn image_path(hidden: i64, dimension: i64, dropout: f64) -> Vec<Layer> {
     ]
 }
 
-/// Slots at a sentence's end that [`text_path`]'s two strides step over when the length is even.
-pub const UNSEEN_SLOTS: usize = 3;
+/// How a text path treats the length of a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TextForm {
+    /// The paper's: halved between stages, 32 -> 16 -> 8.
+    Strided,
+    /// Every word keeps its position to the end: three blocks, no stride.
+    Flat,
+}
 
 /// The paper's text path (section 2.3) at compact width: residual blocks of 1x1, 1x2, 1x1
-/// convolutions that see the word before, the stride on the 1x2, lengths 32, 16, 8.
-pub fn text_path(words: i64, dimension: i64, dropout: f64) -> Vec<Layer> {
-    vec![
+/// convolutions that see the word before, then the largest value over the words.
+pub fn text_path(form: TextForm, words: i64, dimension: i64, dropout: f64) -> Vec<Layer> {
+    let mut path = vec![
         Layer::Lookup { name: "lookup".into(), words, width: 300 }, // (B, 300, 1, 32)
         norm("lookup_bn", 300),
-        residual("text1", 300, 128, 256, 1), // (B, 256, 1, 32)
-        residual("text2", 256, 128, 256, 1),
-        residual("text3", 256, 256, 512, 2), // (B, 512, 1, 16)
-        residual("text4", 512, 128, 512, 1),
-        residual("text5", 512, 128, 512, 1),
-        residual("text6", 512, 384, 1024, 2), // (B, 1024, 1, 8)
-        residual("text7", 1024, 256, 1024, 1),
-        Layer::WordMax { halvings: 2 }, // (B, 1024)
+    ];
+    path.extend(match form {
+        TextForm::Strided => vec![
+            residual("text1", 300, 128, 256, 1), // (B, 256, 1, 32)
+            residual("text2", 256, 128, 256, 1),
+            residual("text3", 256, 256, 512, 2), // (B, 512, 1, 16)
+            residual("text4", 512, 128, 512, 1),
+            residual("text5", 512, 128, 512, 1),
+            residual("text6", 512, 384, 1024, 2), // (B, 1024, 1, 8)
+            residual("text7", 1024, 256, 1024, 1),
+            Layer::WordMax { halvings: 2 }, // (B, 1024)
+        ],
+        TextForm::Flat => vec![
+            residual("text1", 300, 256, 512, 1), // (B, 512, 1, 32)
+            residual("text2", 512, 256, 512, 1),
+            residual("text3", 512, 256, 1024, 1), // (B, 1024, 1, 32)
+            Layer::WordMax { halvings: 0 },       // (B, 1024)
+        ],
+    });
+    path.extend([
         Layer::Dropout { rate: dropout },
         linear("text_fc", 1024, dimension),
         norm("text_bn", dimension), // (B, dimension)
         Layer::Unit,
-    ]
+    ]);
+    path
+}
+
+/// Slots at a sentence's end that a path's strides step over, its length being even.
+pub fn unseen_slots(path: &[Layer]) -> usize {
+    let halvings = path.iter().find_map(|it| match it {
+        Layer::WordMax { halvings } => Some(*halvings),
+        _ => None,
+    });
+    (1 << halvings.unwrap_or(0)) - 1
 }
 
 fn inverted_residual(index: usize, input: i64, output: i64, stride: i64) -> Layer {
@@ -377,7 +408,7 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let paths = [image_path(8, 4, 0.0), text_path(10, 4, 0.0)].concat();
+        let paths = [image_path(8, 4, 0.0), text_path(TextForm::Strided, 10, 4, 0.0)].concat();
         let mut names: Vec<String> = parameters(&paths).into_iter().map(|it| it.name).collect();
         let all = names.len();
         names.sort();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ort::session::Session;
 use ort::value::Tensor as Value;
 use tch::{Device, Kind, Tensor};
-use training::net::{Layer, image_path, text_path};
+use training::net::{Layer, TextForm, image_path, text_path};
 use training::onnx::{Input, Precision, write};
 use training::torch::{Mode, Parameters, forward, numbers};
 
@@ -121,20 +121,22 @@ fn exported_graphs_agree_with_libtorch() {
         assert!(0.999 < cosine, "half-precision weights turned an embedding to {cosine}");
     }
 
-    let path = text_path(50, 128, 0.2);
-    let parameters = lived_in(&path);
-    let values = |name: &str| numbers(parameters.get(name));
-    let mut session = load(&write(&path, Input::Tokens(32), 128, Precision::Full, values));
-    // Left-aligned, shifted, full, one word, and no word at all.
-    let mut ids = vec![0i64; 5 * 32];
-    ids[..4].copy_from_slice(&[3, 9, 1, 49]);
-    ids[32 + 11..32 + 15].copy_from_slice(&[3, 9, 1, 49]);
-    ids[64..96].fill(7);
-    ids[96] = 2;
-    let tokens = Tensor::from_slice(&ids).view((5, 32));
-    let expected = numbers(&tch::no_grad(|| forward(&path, &parameters, &tokens, Mode::Eval)));
-    let got = run(&mut session, Value::from_array(([5, 32], ids)).unwrap());
-    let difference = most_difference(&expected, &got);
-    println!("text path: most difference {difference:.1e}");
-    assert!(difference <= MOST_DIFFERENCE, "{difference}");
+    for form in [TextForm::Strided, TextForm::Flat] {
+        let path = text_path(form, 50, 128, 0.2);
+        let parameters = lived_in(&path);
+        let values = |name: &str| numbers(parameters.get(name));
+        let mut session = load(&write(&path, Input::Tokens(32), 128, Precision::Full, values));
+        // Left-aligned, shifted, full, one word, and no word at all.
+        let mut ids = vec![0i64; 5 * 32];
+        ids[..4].copy_from_slice(&[3, 9, 1, 49]);
+        ids[32 + 11..32 + 15].copy_from_slice(&[3, 9, 1, 49]);
+        ids[64..96].fill(7);
+        ids[96] = 2;
+        let tokens = Tensor::from_slice(&ids).view((5, 32));
+        let expected = numbers(&tch::no_grad(|| forward(&path, &parameters, &tokens, Mode::Eval)));
+        let got = run(&mut session, Value::from_array(([5, 32], ids)).unwrap());
+        let difference = most_difference(&expected, &got);
+        println!("{form:?} text path: most difference {difference:.1e}");
+        assert!(difference <= MOST_DIFFERENCE, "{difference}");
+    }
 }

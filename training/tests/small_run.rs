@@ -65,6 +65,7 @@ fn drawn(folder: &Path, stages: &str) -> PathBuf {
         size = 64
         hidden = 64
         dimension = 64
+        text = "strided"
         dropout = 0.0
         [loss]
         instance = 1.0
