@@ -33,6 +33,7 @@ fn main() -> Result<()> {
     std::fs::create_dir_all("demo")?;
     let mut db = Connection::open("demo/album.db")?;
     load(&db)?;
+    forget_other_model(&db)?;
     db.execute_batch(SCHEMA)?;
     index(&mut db, &std::fs::canonicalize(&folder)?)?;
 
@@ -67,7 +68,22 @@ fn load(db: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Encodes new and changed pictures in transactions of 256, forgets those that are gone.
+/// Another build may bring another encoder; its embeddings and the old ones do not mix.
+fn forget_other_model(db: &Connection) -> Result<()> {
+    let is_there = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'album_config')";
+    if !db.query_row(is_there, [], |row| row.get(0))? {
+        return Ok(());
+    }
+    let same = "SELECT (SELECT value FROM album_config WHERE key = 'digest')
+        IS (SELECT digest FROM dualpath_models WHERE name = 'default')";
+    if !db.query_row(same, [], |row| row.get(0))? {
+        println!("demo/album.db is of another model: encoding all pictures again");
+        db.execute_batch("DROP TABLE album; DROP TABLE photos")?;
+    }
+    Ok(())
+}
+
+/// Encodes new and changed pictures in transactions of 64, forgets those that are gone.
 fn index(db: &mut Connection, folder: &Path) -> Result<()> {
     let mut files = Vec::new();
     collect(folder, &mut files)?;
@@ -77,7 +93,7 @@ fn index(db: &mut Connection, folder: &Path) -> Result<()> {
         let rows = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let rows = rows.collect::<rusqlite::Result<Vec<(i64, String)>>>()?;
         rows.into_iter()
-            .filter(|it| !files.iter().any(|file| *file == Path::new(&it.1)))
+            .filter(|it| files.binary_search(&PathBuf::from(&it.1)).is_err())
             .collect::<Vec<_>>()
     };
     for (id, _) in stale {
@@ -88,19 +104,26 @@ fn index(db: &mut Connection, folder: &Path) -> Result<()> {
         ProgressStyle::with_template("indexing {bar:30} {pos}/{len}  {per_sec}  ETA {eta}")?;
     let bar = ProgressBar::new(files.len() as u64).with_style(style);
     let (mut added, mut broken) = (0, 0);
-    for chunk in files.chunks(256) {
-        let transaction = db.transaction()?;
-        for file in chunk {
-            match add(&transaction, file) {
-                Ok(is_new) => added += usize::from(is_new),
+    for chunk in files.chunks(64) {
+        // A picture that turns out damaged only while it is decoded takes its transaction back:
+        // then each goes alone.
+        let parts: Vec<&[PathBuf]> = match add_all(db, chunk) {
+            Ok(new) => {
+                added += new;
+                vec![]
+            }
+            Err(_) => chunk.chunks(1).collect(),
+        };
+        for part in parts {
+            match add_all(db, part) {
+                Ok(new) => added += new,
                 Err(err) => {
                     broken += 1;
-                    bar.suspend(|| eprintln!("left out: {}: {err}", file.display()));
+                    bar.suspend(|| eprintln!("left out: {}: {err}", part[0].display()));
                 }
             }
-            bar.inc(1);
         }
-        transaction.commit()?;
+        bar.inc(chunk.len() as u64);
     }
     bar.finish_and_clear();
     println!(
@@ -109,6 +132,17 @@ fn index(db: &mut Connection, folder: &Path) -> Result<()> {
         folder.display()
     );
     Ok(())
+}
+
+/// In one transaction; how many were new or changed.
+fn add_all(db: &mut Connection, files: &[PathBuf]) -> Result<usize> {
+    let transaction = db.transaction()?;
+    let mut added = 0;
+    for file in files {
+        added += usize::from(add(&transaction, file)?);
+    }
+    transaction.commit()?;
+    Ok(added)
 }
 
 fn add(db: &Connection, file: &Path) -> Result<bool> {

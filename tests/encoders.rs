@@ -118,15 +118,21 @@ fn a_picture_that_breaks_late_names_its_row() {
 /// A PNG of that size that ends where its pixels begin.
 fn header(width: u32, height: u32) -> Vec<u8> {
     let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".to_vec();
-    png.extend(width.to_be_bytes());
-    png.extend(height.to_be_bytes());
+    png.extend(big_endian(width));
+    png.extend(big_endian(height));
     png.extend([8, 2, 0, 0, 0]);
     let crc = png[12..].iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 * (crc & 1)))
     });
-    png.extend((!crc).to_be_bytes());
+    png.extend(big_endian(!crc));
     png.extend(b"\0\0\0\x02IDAT");
     png
+}
+
+fn big_endian(number: u32) -> [u8; 4] {
+    let mut bytes = number.to_le_bytes();
+    bytes.reverse();
+    bytes
 }
 
 /// The largest resident set of this process so far, in KiB.
