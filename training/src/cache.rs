@@ -51,8 +51,10 @@ impl Cache {
             cuts.iter().map(|cut| run_to(cut).size()[1..].to_vec()).collect()
         });
         std::fs::create_dir_all(folder)?;
+        let deepest = cuts.last().copied().unwrap_or(0);
+        let digest = digest(run, pictures, &path[..deepest], parameters);
         let named = |cut: &usize| -> PathBuf {
-            folder.join(format!("{part}-{}-{views}.f16", name_at(&path, *cut)))
+            folder.join(format!("{part}-{}-{views}-{digest}.f16", name_at(&path, *cut)))
         };
         let files: Vec<PathBuf> = cuts.iter().map(named).collect();
         compute(run, pictures, views, cuts, parameters, &shapes, &files, part)?;
@@ -81,6 +83,19 @@ impl Cache {
             .view(shape.as_slice());
         Ok(torch::channels_last(&tensor))
     }
+}
+
+/// Names everything that decides the rows, so that a changed run file never meets old ones.
+fn digest(run: &Run, pictures: &[&Picture], frozen: &[Layer], parameters: &Parameters) -> String {
+    let pictures: Vec<_> = pictures.iter().map(|it| (&it.name, it.bytes)).collect();
+    let augment = &run.augment;
+    let decided = (run.net.size, run.seed, augment.crop, augment.flip, pictures);
+    let mut bytes = serde_json::json!(decided).to_string().into_bytes();
+    for it in net::parameters(frozen) {
+        let numbers = torch::numbers(parameters.get(&it.name));
+        bytes.extend(numbers.iter().flat_map(|it| it.to_le_bytes()));
+    }
+    dualpath::model::sha256(&bytes)[..12].to_owned()
 }
 
 fn name_at(path: &[Layer], cut: usize) -> String {
