@@ -191,7 +191,8 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
             _ if bytes[at] != 0xFF => at += 1,
             0xFF => at += 1,
             START_OF_SCAN => {
-                return bytes[at..].windows(2).any(|pair| pair == [0xFF, END_OF_IMAGE]);
+                // From the back: a whole file is told by its last two bytes.
+                return bytes[at..].windows(2).rev().any(|pair| pair == [0xFF, END_OF_IMAGE]);
             }
             // Markers that stand alone.
             0x01 | 0xD0..=0xD8 => at += 2,
