@@ -1,7 +1,7 @@
 """One photograph and one sentence at a time: `embed_image` and `embed_text` beside the bare graphs.
 
-Each side runs in a process of its own, by turns; medians of each round, then of the rounds.
-Pictures use all cores on both sides, sentences one core (the process is bound to it).
+Both sides take turns call by call in one process, so that a slower moment of the machine meets both;
+each round is a new process, bound to all cores or to one. Medians of each round, then of the rounds.
 """
 
 import argparse
@@ -16,9 +16,9 @@ import time
 import numpy as np
 
 ROUNDS = 5
-RUNS = 60
 PHOTO = "demo/photos/china.jpg"
-SIZES = {"224 x 224": (224, 224), "640 x 427": (640, 427), "4000 x 2669": (4000, 2669)}
+SIZES = {"JPEG 224 x 224": (224, 224), "JPEG 640 x 427": (640, 427), "JPEG 4000 x 2669": (4000, 2669)}
+TEXT = "sentence"
 
 
 def photo(size):
@@ -35,19 +35,8 @@ def sentences():
     return [f"{a} {b} in the {c} number {n}" for n in range(100) for a in who for b in what for c in where]
 
 
-def timed(work, runs):
-    for _ in range(5):
-        work()
-    wall, cpu = [], []
-    for _ in range(runs):
-        started = time.perf_counter(), time.process_time()
-        work()
-        wall.append(time.perf_counter() - started[0])
-        cpu.append(time.process_time() - started[1])
-    return {"ms": float(np.median(wall)) * 1e3, "cpu_ms": float(np.median(cpu)) * 1e3}
-
-
-def bare(kind):
+def graph(kind):
+    """The bare graph with the extension's options: a call of it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -58,28 +47,40 @@ def bare(kind):
         given = {"pixels": np.random.default_rng(1).standard_normal((1, 3, 224, 224), dtype="f4")}
     else:
         given = {"tokens": np.array([[*range(2, 14), *[0] * 20]], dtype="i8")}
-    return timed(lambda: session.run(None, given), RUNS)
+    return lambda: session.run(None, given)
 
 
-def ours(kind, size, library):
+def function(line, library):
+    """The SQL function on its input: a call of it."""
     import apsw
 
     connection = apsw.Connection(":memory:")
     connection.enable_load_extension(True)
     connection.load_extension(library)
-    if kind == "image":
-        bytes_ = photo(SIZES[size])
-        runs = RUNS if size != "4000 x 2669" else 10
-        return timed(lambda: connection.execute("SELECT embed_image(?1)", (bytes_,)).fetchall(), runs)
-    supply = iter(sentences())
-    return timed(lambda: connection.execute("SELECT embed_text(?1)", (next(supply),)).fetchall(), RUNS)
+    if line == TEXT:
+        supply = iter(sentences())
+        return lambda: connection.execute("SELECT embed_text(?1)", (next(supply),)).fetchall()
+    bytes_ = photo(SIZES[line])
+    return lambda: connection.execute("SELECT embed_image(?1)", (bytes_,)).fetchall()
 
 
-def child(arguments, side, kind, size=""):
-    command = [sys.executable, __file__, "--library", arguments.library]
-    command += ["--side", side, "--kind", kind, "--size", size]
-    if kind == "text":
-        command = ["taskset", "-c", "0", *command]
+def by_turns(line, library):
+    sides = [graph("text" if line == TEXT else "image"), function(line, library)]
+    wall, cpu = ([], []), ([], [])
+    for turn in range(5 + (20 if line == "JPEG 4000 x 2669" else 150)):
+        for side, call in enumerate(sides):
+            started = time.perf_counter(), time.process_time()
+            call()
+            if 5 <= turn:
+                wall[side].append((time.perf_counter() - started[0]) * 1e3)
+                cpu[side].append((time.process_time() - started[1]) * 1e3)
+    medians = [float(np.median(it)) for it in (*wall, *cpu)]
+    return dict(zip(("alone_ms", "ms", "alone_cpu_ms", "cpu_ms"), medians))
+
+
+def child(arguments, line, cores):
+    command = [sys.executable, __file__, "--library", arguments.library, "--line", line]
+    command = ["taskset", "-c", cores, *command]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -91,30 +92,29 @@ def machine():
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--library", required=True)
-    parser.add_argument("--side", choices=["bare", "ours"])
-    parser.add_argument("--kind")
-    parser.add_argument("--size")
+    parser.add_argument("--line")
     arguments = parser.parse_args()
     arguments.library = os.path.abspath(arguments.library)
-    if arguments.side:
-        side = bare(arguments.kind) if arguments.side == "bare" else ours(arguments.kind, arguments.size, arguments.library)
-        print(json.dumps(side))
+    if arguments.line:
+        print(json.dumps(by_turns(arguments.line, arguments.library)))
         return
-    lines = {"image.onnx alone": ("bare", "image", "")}
-    lines |= {f"embed_image, JPEG {size}": ("ours", "image", size) for size in SIZES}
-    lines |= {"text.onnx alone, one core": ("bare", "text", ""), "embed_text, one core": ("ours", "text", "")}
-    rounds = {name: [] for name in lines}
+    bindings = {"all cores": f"0-{os.cpu_count() - 1}", "one core": "0"}
+    lines = [(line, cores) for cores in bindings for line in (*SIZES, TEXT)]
+    rounds = {it: [] for it in lines}
     for _ in range(ROUNDS):
-        for name, line in lines.items():
-            rounds[name].append(child(arguments, *line))
-    print(f"one at a time, median of {ROUNDS} rounds of {RUNS}; {machine()}")
-    print(f"{'':28}{'ms':>10}{'cpu ms':>10}{'x alone':>10}{'x cpu':>10}")
-    measured, alone = {}, None
-    for name in lines:
-        measured[name] = {key: float(np.median([it[key] for it in rounds[name]])) for key in ("ms", "cpu_ms")}
-        alone = measured[name] if "alone" in name else alone
-        ratios = "".join(f"{measured[name][key] / alone[key]:10.2f}" for key in ("ms", "cpu_ms"))
-        print(f"{name:28}{measured[name]['ms']:10.2f}{measured[name]['cpu_ms']:10.2f}{ratios}")
+        for line, cores in lines:
+            rounds[line, cores].append(child(arguments, line, bindings[cores]))
+    print(f"one at a time, by turns, median of {ROUNDS} rounds; {machine()}")
+    print(f"{'':30}{'graph ms':>10}{'SQL ms':>10}{'ratio':>10}{'CPU ratio':>10}")
+    measured = {}
+    for (line, cores), each in rounds.items():
+        here = {key: float(np.median([it[key] for it in each])) for key in each[0]}
+        # The ratio of each round first: rounds differ more than their sides do.
+        for ratio, top, bottom in (("ratio", "ms", "alone_ms"), ("cpu_ratio", "cpu_ms", "alone_cpu_ms")):
+            here[ratio] = float(np.median([it[top] / it[bottom] for it in each]))
+        measured[f"{line}, {cores}"] = here
+        shown = (here["alone_ms"], here["ms"], here["ratio"], here["cpu_ratio"])
+        print(f"{line + ', ' + cores:30}" + "".join(f"{it:10.2f}" for it in shown))
     print(json.dumps({"machine": machine(), "measured": measured}))
 
 
