@@ -50,6 +50,9 @@ pub struct Manifest {
 pub struct Sentences {
     /// Token ids per sentence; shorter ones are padded with 0.
     pub length: usize,
+    /// The id of tokens that are left out of a sentence, where the text path wants that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<i64>,
 }
 
 /// Recall at 1, 5 and 10, in percent.
@@ -119,7 +122,8 @@ impl Model {
             Ok(bytes)
         };
         let words = Words::from_json(&checked(TOKENIZER)?, manifest.text.length)
-            .map_err(|err| refused(format!("{TOKENIZER}: {err}")))?;
+            .map_err(|err| refused(format!("{TOKENIZER}: {err}")))?
+            .without(manifest.text.dropped);
         let (image_graph, text_graph) = (checked(IMAGE_GRAPH)?, checked(TEXT_GRAPH)?);
         let digest = manifest.digest();
         Ok(Model { manifest, digest, words, image_graph, text_graph })

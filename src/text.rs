@@ -11,6 +11,7 @@ pub const MOST_SENTENCE_BYTES: usize = 1 << 20;
 pub struct Words {
     tokenizer: Tokenizer,
     length: usize,
+    dropped: Option<i64>,
 }
 
 impl Words {
@@ -22,7 +23,13 @@ impl Words {
         tokenizer.with_padding(None);
         // A sentence is data: "[PAD]" in it is three words, not the end of it.
         tokenizer.set_encode_special_tokens(true);
-        Ok(Words { tokenizer, length })
+        Ok(Words { tokenizer, length, dropped: None })
+    }
+
+    /// Leaves tokens of this id out, as the paper leaves out words it has no vector for; the
+    /// sentence closes up over them.
+    pub fn without(self, dropped: Option<i64>) -> Words {
+        Words { dropped, ..self }
     }
 
     /// The first `length` tokens of the sentence, then zeros. What comes after them is not read.
@@ -46,7 +53,8 @@ impl Words {
             .tokenizer
             .encode_fast(sentence, false)
             .map_err(|err| Error::Sentence { reason: format!("cannot be tokenized: {err}") })?;
-        let mut ids: Vec<i64> = encoding.get_ids().iter().map(|it| i64::from(*it)).collect();
+        let all = encoding.get_ids().iter().map(|it| i64::from(*it));
+        let mut ids: Vec<i64> = all.filter(|it| Some(*it) != self.dropped).collect();
         ids.resize(self.length, PADDING);
         // Not even a tokenizer from elsewhere may hand over padding alone: its mean is 0 / 0.
         if ids.iter().all(|it| *it == PADDING) {
@@ -103,6 +111,13 @@ mod tests {
         assert_eq!(words.ids("  two\tdogs\n.").unwrap(), [2, 3, 4, 0, 0]);
         assert_eq!(words.ids("cafe\u{301} zebra").unwrap(), [5, 1, 0, 0, 0]);
         assert_eq!((words.length(), words.vocabulary()), (5, 6));
+    }
+
+    #[test]
+    fn a_sentence_closes_up_over_dropped_words() {
+        let words = words(3).without(Some(1));
+        assert_eq!(words.ids("two zebra dogs").unwrap(), [2, 3, 0]);
+        assert!(words.ids("zebra").is_err());
     }
 
     #[test]

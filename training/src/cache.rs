@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use half::f16;
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
+use crate::ahead::Ahead;
+use crate::augment;
 use crate::config::Run;
 use crate::data::Picture;
 use crate::net::{self, Layer};
@@ -65,8 +67,8 @@ impl Cache {
             .collect()
     }
 
-    /// Rows of (picture, view) as float32, (batch, ...).
-    pub fn rows(&self, rows: &[(usize, usize)], device: Device) -> Result<Tensor> {
+    /// Rows of (picture, view) as float16 on the CPU, (batch, ...).
+    pub fn rows(&self, rows: &[(usize, usize)]) -> Result<Tensor> {
         let row = self.shape.iter().product::<i64>() as usize;
         let mut bytes = vec![0u8; 2 * row * rows.len()];
         for ((picture, view), chunk) in rows.iter().zip(bytes.chunks_exact_mut(2 * row)) {
@@ -77,11 +79,7 @@ impl Cache {
             bytes.as_chunks::<2>().0.iter().map(|it| f16::from_le_bytes(*it)).collect();
         let shape: Vec<i64> =
             std::iter::once(rows.len() as i64).chain(self.shape.clone()).collect();
-        let tensor = Tensor::from_slice(&halves)
-            .to_device(device)
-            .to_kind(Kind::Float)
-            .view(shape.as_slice());
-        Ok(torch::channels_last(&tensor))
+        Ok(Tensor::from_slice(&halves).view(shape.as_slice()))
     }
 }
 
@@ -91,6 +89,7 @@ fn digest(run: &Run, pictures: &[&Picture], frozen: &[Layer], parameters: &Param
     let augment = &run.augment;
     let decided = (run.net.size, run.seed, augment.crop, augment.flip, pictures);
     let mut bytes = serde_json::json!(decided).to_string().into_bytes();
+    bytes.extend(format!("{frozen:?}").into_bytes());
     for it in net::parameters(frozen) {
         let numbers = torch::numbers(parameters.get(&it.name));
         bytes.extend(numbers.iter().flat_map(|it| it.to_le_bytes()));
@@ -141,28 +140,17 @@ fn compute(
     bar.reset_eta();
     let rows: Vec<usize> = (done as usize..all).collect();
     let batches: Vec<&[usize]> = rows.chunks(BATCH).collect();
-    // Decoding runs one batch ahead of the layers.
-    let (send, receive) = std::sync::mpsc::sync_channel(2);
+    let make = |at: usize| -> Result<Tensor> {
+        let squares: Result<Vec<_>> = batches[at]
+            .iter()
+            .map(|row| view(run, pictures[row / views], row / views, row % views))
+            .collect();
+        Ok(augment::bytes(&squares?, run.net.size))
+    };
     std::thread::scope(|scope| -> Result<()> {
-        scope.spawn(|| {
-            for batch in &batches {
-                let decoded: Result<Vec<f32>> = batch
-                    .iter()
-                    .map(|row| view(run, pictures[row / views], row / views, row % views))
-                    .collect::<Result<Vec<_>>>()
-                    .map(|it| it.concat());
-                if send.send(decoded).is_err() {
-                    return;
-                }
-            }
-        });
+        let mut decoded = Ahead::start(scope, batches.len(), &make);
         for batch in &batches {
-            let pixels = receive.recv().context("the decoder stopped")??;
-            let size = i64::from(run.net.size);
-            let input = Tensor::from_slice(&pixels)
-                .view((batch.len() as i64, 3, size, size))
-                .to_device(device);
-            let mut x = torch::channels_last(&input);
+            let mut x = augment::pixels(run, &decoded.next()?, device);
             let mut from = 0;
             for (cut, handle) in cuts.iter().zip(&mut open) {
                 x = tch::no_grad(|| torch::forward(&path[from..*cut], parameters, &x, Mode::Eval));
@@ -182,56 +170,25 @@ fn compute(
 }
 
 /// View 0 is the whole picture as the extension will see it; the others are random crops.
-fn view(run: &Run, picture: &Picture, index: usize, view: usize) -> Result<Vec<f32>> {
-    let decoded = dualpath::image::decode(&picture.read()?)
-        .with_context(|| format!("decoding {}", picture.name))?;
-    let (width, height) = decoded.dimensions();
+fn view(run: &Run, picture: &Picture, index: usize, view: usize) -> Result<Vec<u8>> {
     let mut random =
         ChaCha8Rng::seed_from_u64(run.seed as u64 ^ ((index as u64) << 20 | view as u64) << 8);
-    let (crop, mirrored) = if view == 0 {
-        ((0, 0, width, height), false)
-    } else {
-        (crop(&mut random, (width, height), run.augment.crop), run.augment.flip && random.random())
-    };
-    let square = dualpath::image::resized(&decoded, crop, run.net.size)?;
-    Ok(normalised(&square, run.net.size as usize, mirrored))
-}
-
-/// Red, green, blue planes in [-1, 1], as the backbone was trained.
-fn normalised(square: &[u8], size: usize, mirrored: bool) -> Vec<f32> {
-    let mut planes = vec![0.0; 3 * size * size];
-    for (at, rgb) in square.chunks_exact(3).enumerate() {
-        let (row, column) = (at / size, at % size);
-        let column = if mirrored { size - 1 - column } else { column };
-        for (channel, value) in rgb.iter().enumerate() {
-            planes[(channel * size + row) * size + column] = f32::from(*value) / 127.5 - 1.0;
-        }
+    match view {
+        0 => augment::whole(run, picture),
+        _ => augment::cropped(run, picture, &mut random),
     }
-    planes
 }
 
-/// A random rectangle: area from the range, aspect 3/4 to 4/3 (paper, section 1.2).
-fn crop(
-    random: &mut ChaCha8Rng,
-    (width, height): (u32, u32),
-    area: [f64; 2],
-) -> (u32, u32, u32, u32) {
-    let share: f64 = random.random_range(area[0]..=area[1]);
-    let aspect: f64 = random.random_range((0.75f64).ln()..=(4.0f64 / 3.0).ln()).exp();
-    let side = |full: u32, factor: f64| {
-        ((f64::from(full) * (share * factor).sqrt()).round() as u32).clamp(1, full)
-    };
-    let (w, h) = (side(width, aspect), side(height, 1.0 / aspect));
-    (random.random_range(0..=width - w), random.random_range(0..=height - h), w, h)
-}
-
-/// The positions of the stages' first moving blocks, rising, each once.
+/// The positions of the cached stages' first moving blocks, rising, each once.
 pub fn cuts(run: &Run) -> Result<Vec<usize>> {
     let path = run.image_path();
     let mut cuts = Vec::new();
     for stage in &run.stages {
         match net::position(&path, &stage.train_from) {
-            Some(at) => cuts.push(at),
+            // Pixels themselves are not worth keeping: they would all be the same few crops.
+            Some(0) => {}
+            Some(at) if stage.cache => cuts.push(at),
+            Some(_) => {}
             None => bail!("train_from = '{}' is no block of the image path", stage.train_from),
         }
     }

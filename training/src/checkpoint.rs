@@ -1,11 +1,13 @@
 //! A run's state on disk: weights, averaged weights, optimiser, and how far it got.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tch::Tensor;
 
-use crate::optim::AdamW;
+use crate::config::Stage;
+use crate::optim::Optimiser;
 use crate::torch::Parameters;
 
 /// How far a run got.
@@ -17,26 +19,52 @@ pub struct Progress {
     pub epoch: usize,
     /// Steps since the run began.
     pub steps: i64,
+    /// Lines of the log.
+    pub logged: usize,
     /// The best score so far.
     pub best: f64,
 }
 
 const PROGRESS: &str = "progress";
 
+/// What a run changes as it goes.
+pub struct State {
+    /// What gradients move.
+    pub weights: Parameters,
+    /// Their running average.
+    pub averaged: Parameters,
+    /// Moments.
+    pub optimiser: Optimiser,
+}
+
+impl State {
+    /// Moves the averaged weights, and the norms' moments with them: moments of other weights
+    /// than those they stand beside cost recall.
+    pub fn average(&mut self, keep: f64, steps: i64) {
+        let keep = keep.min((1.0 + steps as f64) / (10.0 + steps as f64));
+        let _guard = tch::no_grad_guard();
+        for (name, tensor) in self.weights.iter() {
+            let mut target = self.averaged.get(name).shallow_clone();
+            if tensor.requires_grad() || name.contains(".running_") {
+                let _ = target.lerp_(tensor, 1.0 - keep);
+            }
+        }
+    }
+}
+
 /// Writes everything that `resume` needs; the old file stays until the new one is whole.
-pub fn save(
-    file: &Path,
-    weights: &Parameters,
-    averaged: &Parameters,
-    optimiser: &AdamW,
-    progress: Progress,
-) -> Result<()> {
-    let numbers =
-        [progress.stage as f64, progress.epoch as f64, progress.steps as f64, progress.best];
+pub fn save(file: &Path, state: &State, progress: Progress) -> Result<()> {
+    let numbers = [
+        progress.stage as f64,
+        progress.epoch as f64,
+        progress.steps as f64,
+        progress.logged as f64,
+        progress.best,
+    ];
     let mut tensors = vec![(PROGRESS.to_owned(), Tensor::from_slice(&numbers))];
-    tensors.extend(named("weights", weights));
-    tensors.extend(named("averaged", averaged));
-    tensors.extend(optimiser.state());
+    tensors.extend(named("weights", &state.weights));
+    tensors.extend(named("averaged", &state.averaged));
+    tensors.extend(state.optimiser.state());
     write(file, &tensors)
 }
 
@@ -48,35 +76,51 @@ pub fn save_weights(file: &Path, weights: &Parameters) -> Result<()> {
 }
 
 /// Reads what [`save`] wrote into nets of the same shape.
-pub fn resume(
-    file: &Path,
-    weights: &mut Parameters,
-    averaged: &mut Parameters,
-) -> Result<(AdamW, Progress)> {
+///
+/// # Errors
+/// A file that cannot be read, or is of another net: names the tensor and both shapes.
+pub fn resume(file: &Path, stages: &[Stage], state: &mut State) -> Result<Progress> {
     let tensors = Tensor::read_safetensors(file)
         .with_context(|| format!("reading the checkpoint {}", file.display()))?;
     let fits = || format!("{} is no checkpoint of this run", file.display());
     let mut progress = None;
+    let mut read = BTreeSet::new();
     for (name, tensor) in &tensors {
+        read.insert(name.as_str());
         if name == PROGRESS {
             let numbers = Vec::<f64>::try_from(tensor)?;
-            let [stage, epoch, steps, best] = numbers[..] else {
-                bail!("{}: 'progress' has {} numbers, expected 4", file.display(), numbers.len());
+            let [stage, epoch, steps, logged, best] = numbers[..] else {
+                bail!("{}: 'progress' has {} numbers, expected 5", file.display(), numbers.len());
             };
             progress = Some(Progress {
                 stage: stage as usize,
                 epoch: epoch as usize,
                 steps: steps as i64,
+                logged: logged as usize,
                 best,
             });
         } else if let Some(name) = name.strip_prefix("weights.") {
-            weights.assign(name, tensor).with_context(fits)?;
+            state.weights.assign(name, tensor).with_context(fits)?;
         } else if let Some(name) = name.strip_prefix("averaged.") {
-            averaged.assign(name, tensor).with_context(fits)?;
+            state.averaged.assign(name, tensor).with_context(fits)?;
         }
     }
-    let optimiser = AdamW::from_state(&tensors, weights);
-    Ok((optimiser, progress.with_context(fits)?))
+    for (name, tensor) in state.weights.iter() {
+        for kind in ["weights", "averaged"] {
+            ensure!(
+                read.contains(format!("{kind}.{name}").as_str()),
+                "{}: it lacks {kind}.{name}, which is {:?} in this net",
+                fits(),
+                tensor.size()
+            );
+        }
+    }
+    let progress = progress.with_context(fits)?;
+    let Some(stage) = stages.get(progress.stage) else {
+        bail!("{}: it is in stage {} of {}", fits(), progress.stage + 1, stages.len());
+    };
+    state.optimiser = Optimiser::from_state(stage.optimiser, &tensors, &state.weights);
+    Ok(progress)
 }
 
 fn named(prefix: &str, parameters: &Parameters) -> Vec<(String, Tensor)> {

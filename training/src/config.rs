@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use tch::Kind;
 
+use crate::data::{Form, UNKNOWN};
 use crate::loss::Ranking;
-use crate::net::{self, Layer, TextForm};
+use crate::net::image::{self, Backbone, Head, Stride};
+use crate::net::{self, Layer, Pooling, text};
 
 /// A run file, such as `training/runs/flickr8k-mobile.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -20,7 +23,7 @@ pub struct Run {
     pub data: Data,
     /// The two paths.
     pub net: Net,
-    /// What is minimised.
+    /// The form of what is minimised; its weights stand in the stages.
     pub loss: Loss,
     /// How a picture and a sentence differ from pass to pass.
     pub augment: Augment,
@@ -33,62 +36,128 @@ pub struct Run {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// Karpathy's JSON.
-    pub captions: PathBuf,
+    /// How the captions are written.
+    #[serde(default)]
+    pub form: Form,
+    /// The captions file, or several that are read one after the other.
+    pub captions: Files,
     /// Tar files and folders that hold the pictures by file name.
     pub images: Vec<PathBuf>,
+    /// Pictures taken from the training part for validation, and for testing, where the captions
+    /// name no parts; chosen by `seed`.
+    #[serde(default)]
+    pub held_out: [usize; 2],
+    /// Sentences kept of each picture, the first ones; 0 keeps all.
+    #[serde(default)]
+    pub sentences: usize,
     /// A word joins the vocabulary when the training sentences have it this often.
     pub least_count: usize,
+    /// Whether only words that `net.words` has join the vocabulary (paper, section 2.1).
+    #[serde(default)]
+    pub known_words: bool,
     /// Token ids per sentence.
     pub length: usize,
     /// Whose pictures, sentences and weights these are; goes into the exported manifest.
     pub notice: String,
 }
 
+impl Data {
+    /// The id of words that a sentence closes up over: the paper's dictionary has no unknown word.
+    pub fn dropped(&self) -> Option<i64> {
+        self.known_words.then_some(UNKNOWN)
+    }
+}
+
+/// One file or several.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Files {
+    /// One.
+    One(PathBuf),
+    /// Several.
+    Several(Vec<PathBuf>),
+}
+
+impl Files {
+    /// All of them.
+    pub fn all(&self) -> &[PathBuf] {
+        match self {
+            Files::One(file) => std::slice::from_ref(file),
+            Files::Several(files) => files,
+        }
+    }
+}
+
 /// The two paths.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Net {
+    /// The image path's backbone.
+    pub image: Backbone,
+    /// Where a ResNet's stage halves its maps.
+    #[serde(default)]
+    pub stride: Stride,
+    /// How the backbone's map becomes one row.
+    pub pooling: Pooling,
     /// Pixels a side.
     pub size: u32,
     /// Width of the image head's first layer.
     pub hidden: i64,
     /// Numbers in an embedding.
     pub dimension: i64,
-    /// How the text path treats a sentence's length.
-    pub text: TextForm,
-    /// Share dropped in both heads while training.
+    /// The text path.
+    pub text: text::Form,
+    /// Share dropped inside both heads while training.
+    #[serde(default)]
     pub dropout: f64,
     /// The backbone's weights, `.safetensors`; without them it starts at random.
     pub weights: Option<PathBuf>,
-    /// Word vectors in GloVe's text format.
+    /// Word vectors in word2vec's or GloVe's form, text or binary.
     pub words: Option<PathBuf>,
 }
 
-/// What is minimised: `instance` x (both paths' instance losses) + `ranking_weight` x ranking.
+/// The form of what is minimised.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Loss {
-    /// Weight of the instance loss.
-    pub instance: f64,
-    /// Cosines are multiplied by this before the softmax over classes.
+    /// What of the paths' last norm the losses see while training.
+    pub features: Features,
+    /// Share of the features dropped before W_share while training (paper, section 1.1).
+    #[serde(default)]
+    pub dropout: f64,
+    /// Cosines of features and classes are multiplied by this; 0 takes plain products, as the paper does.
     pub scale: f64,
+    /// Whether classes have a bias.
+    #[serde(default)]
+    pub bias: bool,
     /// Label smoothing of the instance loss.
+    #[serde(default)]
     pub smoothing: f64,
     /// Which ranking loss.
     pub ranking: Ranking,
-    /// Its weight.
-    pub ranking_weight: f64,
-    /// Of the hinge.
+    /// Of the hinges.
     #[serde(default)]
     pub margin: f64,
+    /// Training sentences among which `hinge` looks for each anchor's nearest (paper, section 3.4); 0 takes the batch's.
+    #[serde(default)]
+    pub mined: usize,
+}
+
+/// What of a path's last norm the losses see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Features {
+    /// At unit length, as they are searched.
+    Unit,
+    /// Behind a ReLU (paper, section 1.1): plain for W_share, at unit length for the ranking loss.
+    Relu,
 }
 
 /// How a picture and a sentence differ from pass to pass.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
-    /// Random crops kept per picture, the whole picture among them.
+    /// Random crops kept per picture where frozen layers are cached, the whole picture among them.
     pub views: usize,
     /// Smallest and largest share of the area.
     pub crop: [f64; 2],
@@ -99,6 +168,7 @@ pub struct Augment {
     /// Sentences that each picture brings to a step.
     pub sentences: usize,
     /// Share of words replaced by the unknown word.
+    #[serde(default)]
     pub word_dropout: f64,
 }
 
@@ -106,22 +176,153 @@ pub struct Augment {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
-    /// The first block of the image path that moves; all before it is frozen and computed once.
+    /// The first block of the image path that moves; all before it is frozen.
     pub train_from: String,
-    /// Passes over the training pictures, each with one of its sentences.
+    /// Whether the frozen blocks are computed once per view and kept on disk; without it every
+    /// step decodes its pictures and crops them afresh.
+    #[serde(default = "yes")]
+    pub cache: bool,
+    /// Passes over the training pictures.
     pub epochs: usize,
     /// Pictures a step.
     pub batch: usize,
-    /// AdamW's highest rate; cosine to zero after `warmup` epochs.
+    /// Batches whose gradients are added up before the weights move.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// How weights move.
+    pub optimiser: Optimiser,
+    /// The highest rate.
     pub rate: f64,
-    /// Times `rate`, for the pretrained backbone.
-    pub backbone: f64,
+    /// How the rate falls.
+    #[serde(default)]
+    pub schedule: Schedule,
     /// Epochs of linear rise.
+    #[serde(default)]
     pub warmup: f64,
-    /// Decoupled weight decay of filters and matrices.
+    /// Weight decay.
     pub decay: f64,
+    /// Whether norms, biases, lookup and W_share decay, too (paper, section 2.5).
+    #[serde(default)]
+    pub decay_all: bool,
+    /// Longest gradient; 0 for any.
+    #[serde(default)]
+    pub clip: f64,
     /// Share that the averaged weights, which are the ones measured and kept, keep at each step.
+    #[serde(default)]
     pub average: f64,
+    /// Kind of the convolutions and matrices of a step.
+    #[serde(default)]
+    pub precision: Precision,
+    /// What each loss weighs.
+    pub weights: Weights,
+    /// What each kind of tensor takes of the rate.
+    #[serde(default)]
+    pub factors: Factors,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> usize {
+    1
+}
+
+/// How weights move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Optimiser {
+    /// AdamW (Loshchilov and Hutter 2019), betas 0.9 and 0.98.
+    Adamw,
+    /// Stochastic gradient descent with Nesterov's momentum 0.9 (paper, section 4).
+    Sgd,
+}
+
+/// How the rate falls.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Half a cosine to zero.
+    #[default]
+    Cosine,
+    /// To a tenth behind each of these epochs.
+    Drops(Vec<usize>),
+}
+
+/// Kind of the convolutions and matrices of a step; weights stay in float32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// float32
+    #[default]
+    Full,
+    /// bfloat16 on CUDA, float32 on the CPU.
+    Bf16,
+}
+
+impl Precision {
+    /// The kind on a device.
+    pub fn kind(self, device: tch::Device) -> Kind {
+        match self {
+            Precision::Bf16 if device.is_cuda() => Kind::BFloat16,
+            _ => Kind::Float,
+        }
+    }
+}
+
+/// What each loss weighs (paper, section 3.3).
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Weights {
+    /// Mean over the batch of the ranking loss, both directions.
+    pub ranking: f64,
+    /// Mean instance loss of pictures.
+    pub image: f64,
+    /// Mean instance loss of sentences.
+    pub text: f64,
+    /// Mean ranking loss between a picture's sentences; needs two sentences a step.
+    #[serde(default)]
+    pub paraphrase: f64,
+}
+
+/// What each kind of tensor takes of the rate (paper, section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Factors {
+    /// Filters and matrices of heads and text path.
+    pub weight: f64,
+    /// Gains of their norms.
+    pub gain: f64,
+    /// Biases of their norms.
+    pub bias: f64,
+    /// The word lookup and its bias.
+    pub lookup: f64,
+    /// W_share.
+    pub share: f64,
+    /// Its bias.
+    pub share_bias: f64,
+    /// The backbone's filters and matrices.
+    pub backbone: f64,
+    /// Gains of the backbone's norms.
+    pub backbone_gain: f64,
+    /// Biases of the backbone.
+    pub backbone_bias: f64,
+}
+
+impl Default for Factors {
+    fn default() -> Factors {
+        Factors {
+            weight: 1.0,
+            gain: 1.0,
+            bias: 1.0,
+            lookup: 1.0,
+            share: 1.0,
+            share_bias: 1.0,
+            backbone: 1.0,
+            backbone_gain: 1.0,
+            backbone_bias: 1.0,
+        }
+    }
 }
 
 impl Run {
@@ -154,8 +355,14 @@ impl Run {
                 );
             }
             last = at;
-            if stage.batch < 2 || stage.epochs == 0 {
-                bail!("a stage needs batch >= 2 and epochs >= 1");
+            if stage.batch < 2 || stage.epochs == 0 || stage.accumulate == 0 {
+                bail!("a stage needs batch >= 2, epochs >= 1 and accumulate >= 1");
+            }
+            if self.loss.ranking == Ranking::Hinge && stage.batch % 2 == 1 {
+                bail!("batch = {} (ranking = \"hinge\" pairs the halves of a batch)", stage.batch);
+            }
+            if 0.0 < stage.weights.paraphrase && self.augment.sentences < 2 {
+                bail!("weights.paraphrase needs augment.sentences >= 2");
             }
         }
         if self.stages.is_empty() {
@@ -167,6 +374,16 @@ impl Run {
         if self.augment.views == 0 {
             bail!("augment.views = 0 (at least 1: the whole picture)");
         }
+        if self.data.known_words && self.net.words.is_none() {
+            bail!("data.known_words needs net.words");
+        }
+        let [least, most] = self.augment.crop;
+        if !(0.0 < least && least <= most && most <= 1.0) {
+            bail!("augment.crop = [{least}, {most}] (shares of the area, rising, up to 1)");
+        }
+        if self.net.image == Backbone::Vgg19 && self.net.size != 224 {
+            bail!("net.size = {} (vgg-19 reads 224)", self.net.size);
+        }
         if self.name.is_empty() || self.name.contains(['/', '\\']) {
             bail!("name = '{}' is no folder name", self.name);
         }
@@ -175,11 +392,18 @@ impl Run {
 
     /// The image path this run trains.
     pub fn image_path(&self) -> Vec<Layer> {
-        net::image_path(self.net.hidden, self.net.dimension, self.net.dropout)
+        let net = &self.net;
+        let head = Head {
+            pooling: net.pooling.clone(),
+            hidden: net.hidden,
+            dimension: net.dimension,
+            dropout: net.dropout,
+        };
+        image::path(net.image, net.stride, &head)
     }
 
     /// The text path this run trains.
     pub fn text_path(&self, words: usize) -> Vec<Layer> {
-        net::text_path(self.net.text, words as i64, self.net.dimension, self.net.dropout)
+        text::path(self.net.text, words as i64, self.net.dimension, self.net.dropout)
     }
 }

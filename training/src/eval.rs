@@ -1,14 +1,23 @@
-//! Recall@k both ways, as the paper counts it (section 5).
+//! Recall@k, median rank and mean average precision, both ways, as the paper counts them (section 5).
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-/// Recall at 1, 5 and 10 in percent, and the median rank, in both directions.
+use crate::torch::numbers;
+
+/// Queries whose scores are held at a time.
+const CHUNK: i64 = 512;
+/// Samples of the bootstrap.
+const SAMPLES: usize = 1000;
+
+/// Recall at 1, 5 and 10 in percent, the median rank and the mean average precision, both ways.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// A sentence finds its picture.
+    /// A sentence finds a picture of its class.
     pub text_to_image: Recall,
-    /// A picture finds any of its sentences.
+    /// A picture finds any sentence of its class.
     pub image_to_text: Recall,
 }
 
@@ -23,6 +32,8 @@ pub struct Recall {
     pub at_10: f64,
     /// The rank of the first right answer, the median over queries; the first rank is 1.
     pub median_rank: f64,
+    /// Mean over queries of the average precision, in percent, its area cut into trapezia.
+    pub mean_average_precision: f64,
 }
 
 impl Report {
@@ -43,50 +54,193 @@ impl std::fmt::Display for Report {
     }
 }
 
-/// Unit embeddings of pictures (N, D) and sentences (M, D); `owner` says whose each sentence is.
-pub fn report(pictures: &Tensor, sentences: &Tensor, owner: &[i64]) -> Report {
-    tch::no_grad(|| {
-        let cosine = sentences.mm(&pictures.transpose(0, 1));
-        let owner = Tensor::from_slice(owner).to_device(cosine.device());
-        let own = cosine.gather(1, &owner.unsqueeze(1), false);
-        // The picture ranks behind all that are closer.
-        let text_ranks =
-            cosine.gt_tensor(&own).sum_dim_intlist([1i64].as_slice(), false, Kind::Int64) + 1;
-        let mine = Tensor::arange(pictures.size()[0], (Kind::Int64, cosine.device()))
-            .unsqueeze(0)
-            .eq_tensor(&owner.unsqueeze(1));
-        let best = cosine.masked_fill(&mine.logical_not(), -2.0).amax([0i64].as_slice(), true);
-        let others = cosine.masked_fill(&mine, -2.0);
-        let image_ranks =
-            others.gt_tensor(&best).sum_dim_intlist([0i64].as_slice(), false, Kind::Int64) + 1;
-        Report { text_to_image: recall(&text_ranks), image_to_text: recall(&image_ranks) }
-    })
+/// What came of one query.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Outcome {
+    /// Queries of one class are drawn together by the bootstrap.
+    class: i64,
+    /// Of the first right answer, from 1.
+    rank: usize,
+    /// 0 to 1.
+    precision: f64,
 }
 
-fn recall(ranks: &Tensor) -> Recall {
-    let mut ranks: Vec<i64> =
-        Vec::<i64>::try_from(ranks.to_device(tch::Device::Cpu)).unwrap_or_default();
-    ranks.sort();
-    let within =
-        |k: i64| 100.0 * ranks.partition_point(|it| *it <= k) as f64 / ranks.len().max(1) as f64;
-    let median_rank = ranks.get(ranks.len().saturating_sub(1) / 2).copied().unwrap_or(0) as f64;
-    Recall { at_1: within(1), at_5: within(5), at_10: within(10), median_rank }
+/// What came of every query.
+pub struct Ranks {
+    text_to_image: Vec<Outcome>,
+    image_to_text: Vec<Outcome>,
+}
+
+/// Unit embeddings of pictures (N, D) and sentences (M, D) and the class of each: an answer is
+/// right when it is of the query's class.
+pub fn ranks(
+    pictures: &Tensor,
+    sentences: &Tensor,
+    picture_classes: &[i64],
+    sentence_classes: &[i64],
+) -> Ranks {
+    Ranks {
+        text_to_image: outcomes(sentences, pictures, sentence_classes, picture_classes),
+        image_to_text: outcomes(pictures, sentences, picture_classes, sentence_classes),
+    }
+}
+
+fn outcomes(queries: &Tensor, answers: &Tensor, of: &[i64], classes: &[i64]) -> Vec<Outcome> {
+    let _guard = tch::no_grad_guard();
+    let answers = answers.transpose(0, 1);
+    let mut all = Vec::with_capacity(of.len());
+    for (chunk, of) in queries.split(CHUNK, 0).iter().zip(of.chunks(CHUNK as usize)) {
+        let scores = numbers(&chunk.mm(&answers));
+        all.extend(
+            scores.chunks(classes.len()).zip(of).map(|(row, of)| outcome(row, *of, classes)),
+        );
+    }
+    all
+}
+
+fn outcome(scores: &[f32], of: i64, classes: &[i64]) -> Outcome {
+    let (mut right, mut wrong): (Vec<f32>, Vec<f32>) = (Vec::new(), Vec::new());
+    for (score, class) in scores.iter().zip(classes) {
+        if *class == of { right.push(*score) } else { wrong.push(*score) }
+    }
+    right.sort_by(|a, b| b.total_cmp(a));
+    let mut rank = classes.len() + 1;
+    let (mut precision, count) = (0.0, right.len() as f64);
+    for (before, score) in right.iter().enumerate() {
+        let at = 1 + before + wrong.iter().filter(|it| *score < **it).count();
+        rank = rank.min(at);
+        let ahead = if at == 1 { 1.0 } else { before as f64 / (at - 1) as f64 };
+        precision += (ahead + (before + 1) as f64 / at as f64) / 2.0 / count;
+    }
+    Outcome { class: of, rank, precision }
+}
+
+impl Ranks {
+    /// The figures over all queries.
+    pub fn report(&self) -> Report {
+        let all = |of: &[Outcome]| recall(of.iter());
+        Report { text_to_image: all(&self.text_to_image), image_to_text: all(&self.image_to_text) }
+    }
+
+    /// 95 % intervals of the figures: the 2.5th and 97.5th percentile over samples of the classes,
+    /// drawn with replacement, each with all its queries.
+    pub fn intervals(&self) -> [Report; 2] {
+        let both = [intervals(&self.text_to_image), intervals(&self.image_to_text)];
+        [0, 1].map(|it| Report { text_to_image: both[0][it], image_to_text: both[1][it] })
+    }
+}
+
+fn recall<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Recall {
+    let (mut ranks, mut precision) = (Vec::new(), 0.0);
+    for it in outcomes {
+        ranks.push(it.rank);
+        precision += it.precision;
+    }
+    ranks.sort_unstable();
+    let count = ranks.len().max(1) as f64;
+    let within = |k: usize| 100.0 * ranks.partition_point(|it| *it <= k) as f64 / count;
+    let median = ranks.get(ranks.len().saturating_sub(1) / 2).copied().unwrap_or(0);
+    Recall {
+        at_1: within(1),
+        at_5: within(5),
+        at_10: within(10),
+        median_rank: median as f64,
+        mean_average_precision: 100.0 * precision / count,
+    }
+}
+
+fn intervals(outcomes: &[Outcome]) -> [Recall; 2] {
+    let mut by_class: std::collections::BTreeMap<i64, Vec<&Outcome>> = Default::default();
+    for it in outcomes {
+        by_class.entry(it.class).or_default().push(it);
+    }
+    let classes: Vec<Vec<&Outcome>> = by_class.into_values().collect();
+    if classes.is_empty() {
+        return [Recall::default(); 2];
+    }
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let samples: Vec<Recall> = (0..SAMPLES)
+        .map(|_| {
+            let drawn = (0..classes.len()).map(|_| random.random_range(0..classes.len()));
+            recall(drawn.flat_map(|it| classes[it].iter().copied()))
+        })
+        .collect();
+    let bound = |share: f64| {
+        let of = |figure: fn(&Recall) -> f64| {
+            let mut all: Vec<f64> = samples.iter().map(figure).collect();
+            all.sort_by(f64::total_cmp);
+            all[(share * (all.len() - 1) as f64).round() as usize]
+        };
+        Recall {
+            at_1: of(|it| it.at_1),
+            at_5: of(|it| it.at_5),
+            at_10: of(|it| it.at_10),
+            median_rank: of(|it| it.median_rank),
+            mean_average_precision: of(|it| it.mean_average_precision),
+        }
+    };
+    [bound(0.025), bound(0.975)]
+}
+
+/// Figure by figure, as COCO's 1K results are the mean of five folds.
+pub fn mean(reports: &[Report]) -> Report {
+    let one = |way: fn(&Report) -> &Recall| {
+        let of = |figure: fn(&Recall) -> f64| {
+            reports.iter().map(|it| figure(way(it))).sum::<f64>() / reports.len().max(1) as f64
+        };
+        Recall {
+            at_1: of(|it| it.at_1),
+            at_5: of(|it| it.at_5),
+            at_10: of(|it| it.at_10),
+            median_rank: of(|it| it.median_rank),
+            mean_average_precision: of(|it| it.mean_average_precision),
+        }
+    };
+    Report {
+        text_to_image: one(|it| &it.text_to_image),
+        image_to_text: one(|it| &it.image_to_text),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::{Device, Kind};
 
     #[test]
     fn ranks_are_counted_from_one() {
-        let pictures = Tensor::eye(3, (Kind::Float, tch::Device::Cpu));
+        let pictures = Tensor::eye(3, (Kind::Float, Device::Cpu));
         let sentences =
             Tensor::from_slice(&[1.0f32, 0.0, 0.0, 0.1, 0.9, 0.0, 0.9, 0.1, 0.2]).view((3, 3));
-        let report = report(&pictures, &sentences, &[0, 1, 2]);
+        let ranks = ranks(&pictures, &sentences, &[0, 1, 2], &[0, 1, 2]);
+        let report = ranks.report();
         assert!((report.text_to_image.at_1 - 66.666).abs() < 0.01, "{report}");
         assert_eq!(report.text_to_image.at_5, 100.0);
         // The third picture's own sentence scores 0.2, no other scores higher.
         assert_eq!(report.image_to_text.at_1, 100.0);
         assert_eq!(report.image_to_text.median_rank, 1.0);
+        // Two queries rank 1 (precision 1), one ranks 2: (0 + 1/2) / 2.
+        let expected = 100.0 * (2.0 + 0.25) / 3.0;
+        assert!((report.text_to_image.mean_average_precision - expected).abs() < 1e-9);
+        let [low, high] = ranks.intervals();
+        assert!(low.text_to_image.at_1 < 66.0 && 67.0 < high.text_to_image.at_1);
+        assert_eq!(low.image_to_text.at_1, 100.0);
+    }
+
+    #[test]
+    fn an_answer_of_the_class_is_right() {
+        // One sentence, right answers at ranks 1 and 3: (1 + 1) / 2 and (1/2 + 2/3) / 2, halved.
+        let outcome = outcome(&[0.9, 0.8, 0.7, 0.1], 7, &[7, 1, 7, 2]);
+        assert_eq!(outcome.rank, 1);
+        assert!((outcome.precision - (1.0 + (0.5 + 2.0 / 3.0) / 2.0) / 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn folds_are_averaged() {
+        let report = |at_1| {
+            let recall = Recall { at_1, ..Recall::default() };
+            Report { text_to_image: recall, image_to_text: recall }
+        };
+        assert_eq!(mean(&[report(40.0), report(60.0)]).text_to_image.at_1, 50.0);
     }
 }

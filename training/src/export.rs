@@ -3,29 +3,38 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use dualpath::image::{Preprocess, Resize};
 use dualpath::model::{
     FORMAT, IMAGE_GRAPH, MANIFEST, Manifest, Recall, Sentences, TEXT_GRAPH, TOKENIZER, sha256,
 };
-use tch::Device;
+use tch::{Device, Tensor};
 
 use crate::config::Run;
-use crate::data::Split;
-use crate::eval::{self, Report};
+use crate::data::{self, Picture, Split};
+use crate::encode;
+use crate::eval::{self, Ranks};
 use crate::fit::BEST;
+use crate::net::{Layer, text};
 use crate::onnx::{self, Input, Precision};
 use crate::prepare::Prepared;
-use crate::progress;
-use crate::torch::{Mode, Parameters, forward, numbers};
+use crate::sheet;
+use crate::torch::{Parameters, numbers};
 
-/// Writes `image.onnx`, `text.onnx`, `tokenizer.json` and `dualpath.json` into `folder`.
-pub fn export(run: &Run, out: &Path, folder: &Path, precision: Precision) -> Result<()> {
-    let (prepared, weights) = trained(run, out)?;
-    let report = evaluate(run, &prepared, &weights, Split::Val)?;
+/// Writes `image.onnx`, `text.onnx`, `tokenizer.json` and `dualpath.json` into `folder`;
+/// `placements` of a sentence are summed (paper, section 2.4).
+pub fn export(
+    run: &Run,
+    out: &Path,
+    folder: &Path,
+    precision: Precision,
+    placements: usize,
+) -> Result<()> {
+    let trained = Trained::read(run, out, placements)?;
+    let report = trained.ranks(Split::Val)?.report();
+    let Trained { prepared, weights, .. } = &trained;
     let values = |name: &str| numbers(weights.get(name));
     let size = i64::from(run.net.size);
-    let text_path = run.text_path(prepared.words.vocabulary());
     let image = onnx::write(
         &run.image_path(),
         Input::Pixels(&[3, size, size]),
@@ -34,7 +43,7 @@ pub fn export(run: &Run, out: &Path, folder: &Path, precision: Precision) -> Res
         values,
     );
     let text = onnx::write(
-        &text_path,
+        &trained.text_path,
         Input::Tokens(run.data.length as i64),
         run.net.dimension,
         precision,
@@ -50,7 +59,7 @@ pub fn export(run: &Run, out: &Path, folder: &Path, precision: Precision) -> Res
         name: run.name.clone(),
         dimension: run.net.dimension as usize,
         image: preprocess(run),
-        text: Sentences { length: run.data.length },
+        text: Sentences { length: run.data.length, dropped: run.data.dropped() },
         files: files
             .iter()
             .map(|(name, bytes)| ((*name).to_owned(), sha256(bytes)))
@@ -75,66 +84,86 @@ pub fn export(run: &Run, out: &Path, folder: &Path, precision: Precision) -> Res
     Ok(())
 }
 
-/// Recall of the best weights, from the pictures themselves.
-pub fn print_recall(run: &Run, out: &Path, split: Split) -> Result<()> {
-    let (prepared, weights) = trained(run, out)?;
-    println!("{}", evaluate(run, &prepared, &weights, split)?);
-    Ok(())
-}
-
-/// Pixels as MobileNetV2's weights expect them: red, green, blue in [-1, 1].
+/// What the extension does to a picture before this run's image path.
 pub fn preprocess(run: &Run) -> Preprocess {
-    Preprocess { size: run.net.size, resize: Resize::Squash, mean: [0.5; 3], std: [0.5; 3] }
+    let (mean, std) = run.net.image.scaling();
+    Preprocess { size: run.net.size, resize: Resize::Squash, mean, std }
 }
 
-fn trained(run: &Run, out: &Path) -> Result<(Prepared, Parameters)> {
-    let prepared = Prepared::read(run, out)?;
-    let mut weights = Parameters::fresh(&run.image_path(), Device::Cpu);
-    let text_path = run.text_path(prepared.words.vocabulary());
-    weights.extend(Parameters::fresh(&text_path, Device::Cpu));
-    let names: Vec<String> = weights.iter().map(|it| it.0.clone()).collect();
-    let missing = weights.load(&out.join(BEST), &names).context("run `train fit` first")?;
-    anyhow::ensure!(
-        missing.is_empty(),
-        "{} lacks {}",
-        out.join(BEST).display(),
-        missing.join(", ")
-    );
-    Ok((prepared, weights))
+/// The best weights of a run, for measuring and writing.
+pub struct Trained<'a> {
+    run: &'a Run,
+    prepared: Prepared,
+    weights: Parameters,
+    text_path: Vec<Layer>,
 }
 
-fn evaluate(run: &Run, prepared: &Prepared, weights: &Parameters, split: Split) -> Result<Report> {
-    let pictures = prepared.split(split);
-    anyhow::ensure!(!pictures.is_empty(), "the data has no {split:?} pictures");
-    let preprocess = preprocess(run);
-    let (image_path, text_path) = (run.image_path(), run.text_path(prepared.words.vocabulary()));
-    let size = i64::from(run.net.size);
-    let bar = progress::bar(pictures.len(), "encoding pictures");
-    let mut embeddings = Vec::new();
-    for batch in pictures.chunks(32) {
-        let mut pixels =
-            ndarray::Array4::<f32>::zeros((batch.len(), 3, size as usize, size as usize));
-        for (picture, plane) in batch.iter().zip(pixels.outer_iter_mut()) {
-            preprocess.write(&dualpath::image::decode(&picture.read()?)?, plane)?;
-        }
-        let flat = pixels.as_slice().context("the pixels are in one piece")?;
-        let input = tch::Tensor::from_slice(flat).view((batch.len() as i64, 3, size, size));
-        embeddings.push(tch::no_grad(|| forward(&image_path, weights, &input, Mode::Eval)));
-        bar.inc(batch.len() as u64);
+impl<'a> Trained<'a> {
+    /// Reads them from the run's folder.
+    pub fn read(run: &'a Run, out: &Path, placements: usize) -> Result<Trained<'a>> {
+        let prepared = Prepared::read(run, out)?;
+        let mut weights = Parameters::fresh(&run.image_path(), Device::Cpu);
+        let text_path = run.text_path(prepared.words.vocabulary());
+        weights.extend(Parameters::fresh(&text_path, Device::Cpu));
+        let names: Vec<String> = weights.iter().map(|it| it.0.clone()).collect();
+        let file = out.join(BEST);
+        let missing = weights.load(&file, &names).context("run `train fit` first")?;
+        ensure!(missing.is_empty(), "{} lacks {}", file.display(), missing.join(", "));
+        let text_path = text::shifted(&text_path, placements as i64);
+        Ok(Trained { run, prepared, weights, text_path })
     }
-    bar.finish_and_clear();
-    let (mut ids, mut owner) = (Vec::new(), Vec::new());
-    for (at, picture) in pictures.iter().enumerate() {
-        for sentence in &picture.sentences {
-            ids.extend(prepared.words.ids(sentence)?);
-            owner.push(at as i64);
-        }
+
+    fn embedded(&self, pictures: &[&Picture]) -> Result<(Tensor, Tensor, Vec<usize>)> {
+        ensure!(!pictures.is_empty(), "the data has no such pictures");
+        let images = encode::pictures(self.run, &self.run.image_path(), &self.weights, pictures)?;
+        let (sentences, owner) =
+            encode::sentences(&self.text_path, &self.weights, &self.prepared, pictures)?;
+        Ok((images, sentences, owner))
     }
-    let tokens = tch::Tensor::from_slice(&ids).view((owner.len() as i64, run.data.length as i64));
-    let sentences: Vec<tch::Tensor> = tokens
-        .split(500, 0)
-        .iter()
-        .map(|it| tch::no_grad(|| forward(&text_path, weights, it, Mode::Eval)))
-        .collect();
-    Ok(eval::report(&tch::Tensor::cat(&embeddings, 0), &tch::Tensor::cat(&sentences, 0), &owner))
+
+    fn ranks(&self, split: Split) -> Result<Ranks> {
+        let pictures = self.prepared.split(split);
+        let (images, sentences, owner) = self.embedded(&pictures)?;
+        let classes = data::classes(&pictures);
+        let own: Vec<i64> = owner.iter().map(|it| classes[*it]).collect();
+        Ok(eval::ranks(&images, &sentences, &classes, &own))
+    }
+
+    /// Recall of each of as many equal folds of a split, and the rest left out.
+    pub fn folds(&self, split: Split, folds: usize) -> Result<Vec<Ranks>> {
+        if folds == 1 {
+            return Ok(vec![self.ranks(split)?]);
+        }
+        let pictures = self.prepared.split(split);
+        let size = pictures.len() / folds;
+        ensure!(0 < size, "{} pictures make no {folds} folds", pictures.len());
+        let (images, sentences, owner) = self.embedded(&pictures)?;
+        let classes = data::classes(&pictures);
+        (0..folds)
+            .map(|fold| {
+                let range = fold * size..(fold + 1) * size;
+                let rows: Vec<i64> = (0..owner.len())
+                    .filter(|it| range.contains(&owner[*it]))
+                    .map(|it| it as i64)
+                    .collect();
+                let own: Vec<i64> = rows.iter().map(|it| classes[owner[*it as usize]]).collect();
+                let of_fold = sentences.index_select(0, &Tensor::from_slice(&rows));
+                let images = images.narrow(0, range.start as i64, size as i64);
+                Ok(eval::ranks(&images, &of_fold, &classes[range], &own))
+            })
+            .collect()
+    }
+
+    /// Writes the contact sheet of the validation pictures.
+    pub fn sheet(&self, to: &Path) -> Result<()> {
+        let pictures = self.prepared.split(Split::Val);
+        let (images, sentences, owner) = self.embedded(&pictures)?;
+        let known = |it: &&String| self.prepared.words.ids(it).is_ok();
+        let texts: Vec<&str> = pictures
+            .iter()
+            .flat_map(|it| it.sentences.iter().filter(known))
+            .map(String::as_str)
+            .collect();
+        sheet::write(to, &self.run.name, &pictures, [&images, &sentences], &owner, &texts)
+    }
 }

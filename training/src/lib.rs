@@ -7,15 +7,23 @@ pub mod prepare;
 
 pub mod net;
 pub mod torch;
+
+mod ahead;
+pub mod augment;
+pub mod batch;
+pub mod cache;
 pub mod loss;
 pub mod optim;
-pub mod cache;
-pub mod fit;
 pub mod checkpoint;
-pub mod eval;
+pub mod fit;
 
+pub mod encode;
+pub mod eval;
 pub mod onnx;
 mod protobuf;
 pub mod export;
 
+mod curves;
 mod progress;
+pub mod report;
+mod sheet;

@@ -3,7 +3,7 @@
 use half::f16;
 use prost::Message;
 
-use crate::net::{Conv, Layer};
+use crate::net::{Conv, Layer, Pooling};
 use crate::protobuf::{
     ATTRIBUTE_INT, ATTRIBUTE_INTS, Attribute, Dimension, FLOAT, FLOAT16, Graph, INT64, Model, Node,
     OperatorSet, Shape, TensorData, TensorType, Type, ValueInfo,
@@ -38,11 +38,12 @@ pub fn write(
     precision: Precision,
     numbers: impl Fn(&str) -> Vec<f32>,
 ) -> Vec<u8> {
-    let (name, element, row) = match input {
-        Input::Pixels(shape) => ("pixels", FLOAT, shape.to_vec()),
-        Input::Tokens(length) => ("tokens", INT64, vec![length]),
+    let (name, element, row, length) = match input {
+        Input::Pixels(shape) => ("pixels", FLOAT, shape.to_vec(), None),
+        Input::Tokens(length) => ("tokens", INT64, vec![length], Some(length)),
     };
-    let mut writer = Writer { graph: Graph::default(), precision, numbers: &numbers, words: None };
+    let graph = Graph::default();
+    let mut writer = Writer { graph, precision, numbers: &numbers, words: None, length, dimension };
     let last = writer.layers(path, name.to_owned());
     // The embedding goes out under its own name.
     writer.node("Identity", &[&last], "embedding", vec![]);
@@ -66,6 +67,10 @@ struct Writer<'a> {
     numbers: &'a dyn Fn(&str) -> Vec<f32>,
     /// The value that holds the tokens, once a lookup has read them.
     words: Option<String>,
+    /// Slots of a sentence.
+    length: Option<i64>,
+    /// Numbers in an embedding.
+    dimension: i64,
 }
 
 /// A norm as it is folded: y = x * scale + shift, per channel.
@@ -83,8 +88,8 @@ impl Writer<'_> {
             let foldable =
                 matches!(layer, Layer::Conv(_) | Layer::Linear { .. } | Layer::Lookup { .. });
             let mut fold = None;
-            if let (true, Some(Layer::Norm { name, .. })) = (foldable, after.first()) {
-                fold = Some(self.fold(name));
+            if let (true, Some(Layer::Norm { name, epsilon, .. })) = (foldable, after.first()) {
+                fold = Some(self.fold(name, *epsilon));
                 rest = &after[1..];
             }
             x = self.layer(layer, x, fold);
@@ -95,8 +100,8 @@ impl Writer<'_> {
     fn layer(&mut self, layer: &Layer, x: String, fold: Option<Fold>) -> String {
         match layer {
             Layer::Conv(conv) => self.conv(conv, &x, fold),
-            Layer::Norm { name, channels } => {
-                let fold = self.fold(name);
+            Layer::Norm { name, channels, epsilon } => {
+                let fold = self.fold(name, *epsilon);
                 let narrow = |it: &[f64]| it.iter().map(|it| *it as f32).collect::<Vec<_>>();
                 let scale =
                     self.constant(&format!("{name}.scale"), &[*channels], &narrow(&fold.scale));
@@ -117,22 +122,37 @@ impl Writer<'_> {
                 self.node("Add", &[&through, &around], "", vec![])
             }
             Layer::Block { layers, .. } => self.layers(layers, x),
-            Layer::MeanMax => {
-                let mean = self.node("GlobalAveragePool", &[&x], "", vec![]);
-                let max = self.node("GlobalMaxPool", &[&x], "", vec![]);
-                let both = self.node("Concat", &[&mean, &max], "", vec![int("axis", 1)]);
-                self.node("Flatten", &[&both], "", vec![int("axis", 1)])
+            Layer::MaxPool { kernel, stride, pad, ceil } => {
+                let attributes = vec![
+                    ints("kernel_shape", &[*kernel; 2]),
+                    ints("strides", &[*stride; 2]),
+                    ints("pads", &[*pad; 4]),
+                    int("ceil_mode", i64::from(*ceil)),
+                ];
+                self.node("MaxPool", &[&x], "", attributes)
             }
+            Layer::Pool(pooling) => {
+                let pooled = self.pool(pooling, &x);
+                self.node("Flatten", &[&pooled], "", vec![int("axis", 1)])
+            }
+            Layer::Flatten => self.node("Flatten", &[&x], "", vec![int("axis", 1)]),
             Layer::WordMax { halvings } => self.word_max(&x, *halvings),
-            Layer::Linear { name, input, output } => {
+            Layer::Linear { name, input, output, bias } => {
+                let bias = bias.then(|| (self.numbers)(&format!("{name}.bias")));
                 let (weight, bias) =
-                    folded((self.numbers)(&format!("{name}.weight")), None, *output, fold);
+                    folded((self.numbers)(&format!("{name}.weight")), bias, *output, fold);
                 let weight = self.weight(&format!("{name}.weight"), &[*output, *input], &weight);
                 let bias = self.constant(&format!("{name}.bias"), &[*output], &bias);
                 self.node("Gemm", &[&x, &weight, &bias], "", vec![int("transB", 1)])
             }
-            Layer::Lookup { name, words, width } => {
+            Layer::Lookup { name, words, width, bias } => {
                 let mut table = (self.numbers)(&format!("{name}.weight"));
+                if *bias {
+                    let bias = (self.numbers)(&format!("{name}.bias"));
+                    for row in table.chunks_exact_mut(*width as usize) {
+                        row.iter_mut().zip(&bias).for_each(|(it, bias)| *it += bias);
+                    }
+                }
                 if let Some(fold) = fold {
                     for row in table.chunks_exact_mut(*width as usize) {
                         for ((it, scale), shift) in row.iter_mut().zip(&fold.scale).zip(&fold.shift)
@@ -148,6 +168,7 @@ impl Writer<'_> {
                 self.words = Some(x);
                 self.node("Unsqueeze", &[&turned, &axis], "", vec![])
             }
+            Layer::Shifted { shifts, layers } => self.shifted(*shifts, layers, &x),
             Layer::Dropout { .. } => x,
             Layer::Unit => {
                 let norm =
@@ -174,6 +195,70 @@ impl Writer<'_> {
         self.node("Conv", &[x, &weight, &bias], "", attributes)
     }
 
+    fn pool(&mut self, pooling: &Pooling, x: &str) -> String {
+        match pooling {
+            Pooling::Mean => self.node("GlobalAveragePool", &[x], "", vec![]),
+            Pooling::Max => self.node("GlobalMaxPool", &[x], "", vec![]),
+            Pooling::MeanMax => {
+                let mean = self.node("GlobalAveragePool", &[x], "", vec![]);
+                let max = self.node("GlobalMaxPool", &[x], "", vec![]);
+                self.node("Concat", &[&mean, &max], "", vec![int("axis", 1)])
+            }
+            Pooling::Gem => {
+                let power = (self.numbers)("gem.power");
+                let least = self.constant("gem.least", &[], &[crate::torch::GEM_LEAST as f32]);
+                let inverse = self.constant("gem.inverse", &[1], &[1.0 / power[0]]);
+                let power = self.constant("gem.power", &[1], &power);
+                let positive = self.node("Max", &[x, &least], "", vec![]);
+                let raised = self.node("Pow", &[&positive, &power], "", vec![]);
+                let mean = self.node("GlobalAveragePool", &[&raised], "", vec![]);
+                self.node("Pow", &[&mean, &inverse], "", vec![])
+            }
+        }
+    }
+
+    /// All placements as one batch (batch * shifts, length), their rows summed where every word
+    /// still has its slot.
+    fn shifted(&mut self, shifts: i64, layers: &[Layer], tokens: &str) -> String {
+        let Some(length) = self.length else {
+            panic!("a Shifted stands at the tokens");
+        };
+        let shifts = shifts.min(length);
+        let (first, axis) = (self.integers("slot_0", &[0]), self.integers("axis_1", &[1]));
+        let is_word = self.node("Greater", &[tokens, &first], "", vec![]);
+        let is_word = self.node("Cast", &[&is_word], "", vec![int("to", i64::from(FLOAT))]);
+        // One empty slot more, so that the first placement, too, has slots that fall off the end.
+        let pads = self.integers("left_by_1", &[0, 0, 0, 1]);
+        let is_word = self.node("Pad", &[&is_word, &pads], "", vec![]);
+        let end = self.integers("slots", &[length + 1]);
+        let (mut placements, mut lost) = (Vec::new(), Vec::new());
+        for shift in 0..shifts {
+            let kept = self.integers(&format!("slot_{}", length - shift), &[length - shift]);
+            let words = self.node("Slice", &[tokens, &first, &kept, &axis], "", vec![]);
+            let pads = self.integers(&format!("right_by_{shift}"), &[0, shift, 0, 0]);
+            placements.push(self.node("Pad", &[&words, &pads], "", vec![]));
+            let fallen = self.node("Slice", &[&is_word, &kept, &end, &axis], "", vec![]);
+            let attributes = vec![ints("axes", &[1]), int("keepdims", 1)];
+            lost.push(self.node("ReduceMax", &[&fallen], "", attributes));
+        }
+        // (batch, shifts * length), read as (batch * shifts, length).
+        let [beside, lost] = [placements, lost].map(|it| {
+            let inputs: Vec<&str> = it.iter().map(String::as_str).collect();
+            self.node("Concat", &inputs, "", vec![int("axis", 1)])
+        });
+        let one = self.constant("one", &[], &[1.0]);
+        let weights = self.node("Sub", &[&one, &lost], "", vec![]);
+        let shape = self.integers("rows_of_slots", &[-1, length]);
+        let rows = self.node("Reshape", &[&beside, &shape], "", vec![]);
+        let embedded = self.layers(layers, rows);
+        let shape = self.integers("rows_of_placements", &[-1, shifts, self.dimension]);
+        let apart = self.node("Reshape", &[&embedded, &shape], "", vec![]);
+        let axis_2 = self.integers("axis_2", &[2]);
+        let weights = self.node("Unsqueeze", &[&weights, &axis_2], "", vec![]);
+        let weighted = self.node("Mul", &[&apart, &weights], "", vec![]);
+        self.node("ReduceSum", &[&weighted, &axis], "", vec![int("keepdims", 0)])
+    }
+
     fn word_max(&mut self, x: &str, halvings: usize) -> String {
         let Some(tokens) = self.words.clone() else {
             panic!("WordMax stands behind a Lookup");
@@ -198,16 +283,14 @@ impl Writer<'_> {
         self.node("ReduceMax", &[&masked], "", vec![ints("axes", &[2, 3]), int("keepdims", 0)])
     }
 
-    fn fold(&self, name: &str) -> Fold {
+    fn fold(&self, name: &str, epsilon: f64) -> Fold {
         let get = |part: &str| (self.numbers)(&format!("{name}.{part}"));
         let (gain, bias) = (get("weight"), get("bias"));
         let (mean, variance) = (get("running_mean"), get("running_var"));
         let scale: Vec<f64> = gain
             .iter()
             .zip(&variance)
-            .map(|(gain, variance)| {
-                f64::from(*gain) / (f64::from(*variance) + crate::torch::NORM_EPSILON).sqrt()
-            })
+            .map(|(gain, variance)| f64::from(*gain) / (f64::from(*variance) + epsilon).sqrt())
             .collect();
         let shift = (0..bias.len())
             .map(|at| f64::from(bias[at]) - f64::from(mean[at]) * scale[at])

@@ -1,5 +1,6 @@
 //! `train prepare`: every picture decoded once, every sentence tokenized once, before any epoch.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,12 +28,16 @@ pub struct Prepared {
 
 /// Checks the data of a run and writes what `fit` reads.
 pub fn prepare(run: &Run, data: &Path, out: &Path) -> Result<()> {
-    let pictures = data::collect(&run.data, data)?;
+    let pictures = data::collect(run, data)?;
     let (sound, broken) = decoded(pictures)?;
     for (name, reason) in &broken {
         eprintln!("left out: {name}: {reason}");
     }
-    let tokenizer = data::tokenizer(&sound, run.data.least_count)?;
+    let known: Option<HashSet<String>> = match (&run.net.words, run.data.known_words) {
+        (Some(file), true) => Some(data::vectors::words(&data.join(file))?.into_iter().collect()),
+        _ => None,
+    };
+    let tokenizer = data::tokenizer(&sound, run.data.least_count, known.as_ref())?;
     std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
     tokenizer.save(out.join(TOKENIZER), true).map_err(anyhow::Error::msg)?;
     std::fs::write(out.join(PICTURES), serde_json::to_vec(&sound)?)?;
@@ -58,7 +63,9 @@ impl Prepared {
         let remedy = || format!("reading {} (run `train prepare` first)", out.display());
         let pictures = std::fs::read(out.join(PICTURES)).with_context(remedy)?;
         let tokenizer = std::fs::read(out.join(TOKENIZER)).with_context(remedy)?;
-        let words = Words::from_json(&tokenizer, run.data.length).map_err(anyhow::Error::msg)?;
+        let words = Words::from_json(&tokenizer, run.data.length)
+            .map_err(anyhow::Error::msg)?
+            .without(run.data.dropped());
         Ok(Prepared { pictures: serde_json::from_slice(&pictures)?, words, tokenizer })
     }
 

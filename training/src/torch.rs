@@ -1,15 +1,15 @@
 //! Runs a path with libtorch: the only file, beside the optimiser and the losses, that knows tensors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use tch::{Device, Kind, Tensor};
 
-use crate::net::{self, Conv, Layer, Role};
+use crate::net::{self, Conv, Layer, Pooling, Role};
 
-/// Added to a norm's variance (paper sheet, section 2.5).
-pub const NORM_EPSILON: f64 = 1e-3;
+/// The least value that a generalised mean takes in.
+pub const GEM_LEAST: f64 = 1e-6;
 /// How far a norm's running moments move at each step (section 2.5).
 const NORM_MOMENTUM: f64 = 0.05;
 
@@ -17,13 +17,16 @@ const NORM_MOMENTUM: f64 = 0.05;
 #[derive(Default)]
 pub struct Parameters {
     tensors: BTreeMap<String, Tensor>,
+    /// Norms that came with pretrained weights: they keep the moments they came with, also while
+    /// training (paper sheet, section 4: batch moments in a pretrained backbone cost recall).
+    fixed: BTreeSet<String>,
 }
 
 /// Whether norms use the batch's moments and dropout drops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Batch moments, dropout, gradients.
-    Train,
+    /// Batch moments, dropout; convolutions and matrices in this kind, all else in float32.
+    Train(Kind),
     /// Running moments, no dropout.
     Eval,
 }
@@ -46,11 +49,12 @@ impl Parameters {
                     table
                 }
                 Role::Gain | Role::Variance => Tensor::ones(&it.shape, options),
-                Role::Bias | Role::Mean => Tensor::zeros(&it.shape, options),
+                Role::Bias | Role::LookupBias | Role::Mean => Tensor::zeros(&it.shape, options),
+                Role::Power => Tensor::full(&it.shape, 3.0, options),
             };
             (it.name, tensor)
         });
-        Parameters { tensors: tensors.collect() }
+        Parameters { tensors: tensors.collect(), fixed: BTreeSet::new() }
     }
 
     /// Adds a tensor of its own, such as W_share.
@@ -61,6 +65,7 @@ impl Parameters {
     /// Takes all of `other` in.
     pub fn extend(&mut self, other: Parameters) {
         self.tensors.extend(other.tensors);
+        self.fixed.extend(other.fixed);
     }
 
     /// The named tensor.
@@ -79,7 +84,8 @@ impl Parameters {
     /// Copies that share nothing.
     pub fn duplicate(&self) -> Parameters {
         let copy = |it: &Tensor| tch::no_grad(|| it.detach().copy());
-        Parameters { tensors: self.tensors.iter().map(|(k, v)| (k.clone(), copy(v))).collect() }
+        let tensors = self.tensors.iter().map(|(k, v)| (k.clone(), copy(v))).collect();
+        Parameters { tensors, fixed: self.fixed.clone() }
     }
 
     /// Writes `from` over the named tensor.
@@ -95,6 +101,11 @@ impl Parameters {
         }
         tch::no_grad(|| target.copy_(&from.to_kind(Kind::Float)));
         Ok(())
+    }
+
+    /// From now on these norms keep their running moments while training.
+    pub fn fix(&mut self, norms: impl IntoIterator<Item = String>) {
+        self.fixed.extend(norms);
     }
 
     /// Reads what the file has of these names; returns the names that it lacks.
@@ -137,14 +148,14 @@ impl Pass<'_> {
     fn layer(&mut self, layer: &Layer, x: Tensor) -> Tensor {
         match layer {
             Layer::Conv(conv) => self.conv(conv, &x),
-            Layer::Norm { name, .. } => x.batch_norm(
+            Layer::Norm { name, epsilon, .. } => x.batch_norm(
                 Some(self.tensor(name, "weight")),
                 Some(self.tensor(name, "bias")),
                 Some(self.tensor(name, "running_mean")),
                 Some(self.tensor(name, "running_var")),
-                self.mode == Mode::Train,
+                self.mode != Mode::Eval && !self.parameters.fixed.contains(name),
                 NORM_MOMENTUM,
-                NORM_EPSILON,
+                *epsilon,
                 false,
             ),
             // In place: what stands before it keeps its input, not its output, for the gradient.
@@ -161,10 +172,11 @@ impl Pass<'_> {
                 self.layers(branch, x) + around
             }
             Layer::Block { layers, .. } => self.layers(layers, x),
-            Layer::MeanMax => {
-                let mean = x.mean_dim([2i64, 3].as_slice(), false, None::<Kind>);
-                Tensor::cat(&[mean, x.amax([2i64, 3].as_slice(), false)], 1)
+            Layer::MaxPool { kernel, stride, pad, ceil } => {
+                x.max_pool2d([*kernel; 2], [*stride; 2], [*pad; 2], [1, 1], *ceil)
             }
+            Layer::Pool(pooling) => self.pool(pooling, &x),
+            Layer::Flatten => x.flatten(1, -1),
             Layer::WordMax { halvings } => {
                 let words = self.words.as_ref().map(Tensor::shallow_clone);
                 let mut words = words.unwrap_or_else(|| panic!("WordMax stands behind a Lookup"));
@@ -180,27 +192,75 @@ impl Pass<'_> {
                 }
                 (x + (words - 1.0) * 1e4).amax([2i64, 3].as_slice(), false)
             }
-            Layer::Linear { name, .. } => x.linear(self.tensor(name, "weight"), None::<&Tensor>),
-            Layer::Lookup { name, .. } => {
-                self.words = Some(x.gt(0).to_kind(Kind::Float).unsqueeze(1).unsqueeze(1));
-                Tensor::embedding(self.tensor(name, "weight"), &x, 0, false, false)
-                    .permute([0, 2, 1])
-                    .unsqueeze(2)
+            Layer::Linear { name, bias, .. } => {
+                let bias = bias.then(|| self.tensor(name, "bias"));
+                self.cast(&x).linear(
+                    &self.cast(self.tensor(name, "weight")),
+                    bias.map(|it| self.cast(it)).as_ref(),
+                )
             }
-            Layer::Dropout { rate } => x.dropout(*rate, self.mode == Mode::Train),
-            Layer::Unit => unit(&x),
+            Layer::Lookup { name, bias, .. } => {
+                self.words = Some(x.gt(0).to_kind(Kind::Float).unsqueeze(1).unsqueeze(1));
+                let rows = Tensor::embedding(self.tensor(name, "weight"), &x, 0, false, false);
+                let rows = if *bias { rows + self.tensor(name, "bias") } else { rows };
+                rows.permute([0, 2, 1]).unsqueeze(2)
+            }
+            Layer::Shifted { shifts, layers } => self.shifted(*shifts, layers, &x),
+            Layer::Dropout { rate } => x.dropout(*rate, self.mode != Mode::Eval),
+            Layer::Unit => unit(&x.to_kind(Kind::Float)),
         }
     }
 
     fn conv(&self, conv: &Conv, x: &Tensor) -> Tensor {
         let [top, left, bottom, right] = conv.pads;
-        let bias = conv.bias.then(|| self.tensor(&conv.name, "bias"));
-        let weight = self.tensor(&conv.name, "weight");
+        let bias = conv.bias.then(|| self.cast(self.tensor(&conv.name, "bias")));
+        let weight = &self.cast(self.tensor(&conv.name, "weight"));
+        let x = &self.cast(x);
         if (top, left) == (bottom, right) {
             return x.conv2d(weight, bias, conv.stride, [top, left], [1, 1], conv.groups);
         }
         let padded = x.constant_pad_nd([left, right, top, bottom]);
         padded.conv2d(weight, bias, conv.stride, [0, 0], [1, 1], conv.groups)
+    }
+
+    fn pool(&self, pooling: &Pooling, x: &Tensor) -> Tensor {
+        let over = [2i64, 3].as_slice();
+        match pooling {
+            Pooling::Mean => x.mean_dim(over, false, None::<Kind>),
+            Pooling::Max => x.amax(over, false),
+            Pooling::MeanMax => {
+                Tensor::cat(&[x.mean_dim(over, false, None::<Kind>), x.amax(over, false)], 1)
+            }
+            Pooling::Gem => {
+                let power = self.tensor("gem", "power");
+                let mean = x.clamp_min(GEM_LEAST).pow(power).mean_dim(over, false, None::<Kind>);
+                mean.pow(&power.reciprocal())
+            }
+        }
+    }
+
+    /// Sums the rows of every placement that leaves all words in their slots.
+    fn shifted(&mut self, shifts: i64, layers: &[Layer], tokens: &Tensor) -> Tensor {
+        let length = tokens.size()[1];
+        let mut sum = None;
+        for shift in 0..shifts.min(length) {
+            let moved = tokens.narrow(1, 0, length - shift).constant_pad_nd([shift, 0].as_slice());
+            let lost = tokens.narrow(1, length - shift, shift).gt(0).any_dim(1, true);
+            let rows = self.layers(layers, moved) * lost.logical_not().to_kind(Kind::Float);
+            sum = Some(match sum {
+                None => rows,
+                Some(sum) => sum + rows,
+            });
+        }
+        sum.unwrap_or_else(|| panic!("a Shifted places a sentence at least once"))
+    }
+
+    /// Into the kind of the pass; gradients come back as float32.
+    fn cast(&self, x: &Tensor) -> Tensor {
+        match self.mode {
+            Mode::Train(kind) if kind != x.kind() => x.to_kind(kind),
+            _ => x.shallow_clone(),
+        }
     }
 
     fn tensor(&self, name: &str, part: &str) -> &Tensor {
@@ -232,14 +292,14 @@ pub fn numbers(tensor: &Tensor) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::TextForm;
+    use crate::net::text::{self, Form};
 
     /// Strides step over the last slots: a sentence that lies in them alone has no feature.
     #[test]
     fn every_word_that_training_places_is_seen() {
-        for form in [TextForm::Strided, TextForm::Flat] {
+        for form in [Form::Strided, Form::Flat] {
             tch::manual_seed(1);
-            let path = net::text_path(form, 4, 8, 0.0);
+            let path = text::path(form, 4, 8, 0.0);
             let parameters = Parameters::fresh(&path, Device::Cpu);
             let pooled = path.iter().position(|it| matches!(it, Layer::WordMax { .. })).unwrap();
             let smallest = |slot: i64| {
@@ -249,7 +309,7 @@ mod tests {
                     tch::no_grad(|| forward(&path[..=pooled], &parameters, &tokens, Mode::Eval));
                 pooled.min().double_value(&[])
             };
-            let seen = 32 - net::unseen_slots(&path) as i64;
+            let seen = 32 - text::unseen_slots(&path) as i64;
             assert!([0, 1, seen - 2, seen - 1].into_iter().all(|slot| -1e3 < smallest(slot)));
             assert!((seen..32).all(|slot| smallest(slot) < -1e3));
         }

@@ -10,6 +10,7 @@ use training::config::Run;
 use training::data::Split;
 use training::eval;
 use training::fit;
+use training::loss::Classes;
 use training::net;
 use training::prepare::{Prepared, prepare};
 use training::torch::{Mode, Parameters, forward};
@@ -62,24 +63,22 @@ fn drawn(folder: &Path, stages: &str) -> PathBuf {
         length = 16
         notice = "drawn by a test"
         [net]
+        image = "mobilenet-v2"
+        pooling = "mean-max"
         size = 64
         hidden = 64
         dimension = 64
         text = "flat"
-        dropout = 0.0
         [loss]
-        instance = 1.0
+        features = "unit"
         scale = 16.0
-        smoothing = 0.0
         ranking = "infonce"
-        ranking_weight = 1.0
         [augment]
         views = 1
         crop = [0.8, 1.0]
         flip = false
         shift = false
         sentences = 1
-        word_dropout = 0.0
         {stages}"#
     );
     let file = folder.join("drawn.toml");
@@ -89,7 +88,7 @@ fn drawn(folder: &Path, stages: &str) -> PathBuf {
 
 fn stage(epochs: usize, batch: usize) -> String {
     format!(
-        "[[stage]]\ntrain_from = \"head\"\nepochs = {epochs}\nbatch = {batch}\nrate = 3e-3\nbackbone = 0.0\nwarmup = 1.0\ndecay = 0.0\naverage = 0.9"
+        "[[stage]]\ntrain_from = \"head\"\nepochs = {epochs}\nbatch = {batch}\noptimiser = \"adamw\"\nrate = 3e-3\nwarmup = 1.0\ndecay = 0.0\nclip = 2.0\naverage = 0.9\nweights = {{ ranking = 1.0, image = 1.0, text = 1.0 }}\n"
     )
 }
 
@@ -118,7 +117,8 @@ fn sixty_four_pairs_are_learned_by_heart() {
     let weights = fit::nets(&run, &prepared, folder.path(), Device::Cpu).unwrap();
     let unit = |rows| training::torch::unit(&Tensor::randn([rows, 64], (Kind::Float, Device::Cpu)));
     let classes = Tensor::arange(64, (Kind::Int64, Device::Cpu));
-    let start = training::loss::instance(&unit(64), weights.get("share"), &classes, 4.0, 0.0);
+    let share = weights.get(fit::SHARE);
+    let start = Classes { share, bias: None, scale: 4.0, smoothing: 0.0 }.loss(&unit(64), &classes);
     let chance = 64f64.ln();
     assert!((start.double_value(&[]) - chance).abs() < 0.35 * chance, "{start:?} against {chance}");
 
@@ -153,7 +153,8 @@ fn sixty_four_pairs_are_learned_by_heart() {
     }
     let input = Tensor::from_slice(pixels.as_slice().unwrap()).view((64, 3, 64, 64));
     let pictures = tch::no_grad(|| forward(&image_path, &read, &input, Mode::Eval));
-    let report = eval::report(&pictures, &sentences, &(0..64).collect::<Vec<i64>>());
+    let classes: Vec<i64> = (0..64).collect();
+    let report = eval::ranks(&pictures, &sentences, &classes, &classes).report();
     assert!(98.0 < report.text_to_image.at_1, "{report}");
 }
 
@@ -162,8 +163,7 @@ fn a_killed_run_resumes_to_the_same_weights() {
     let whole = tempfile::tempdir().unwrap();
     let broken = tempfile::tempdir().unwrap();
     // Two stages, the second with more of the net, so that both kinds of state are resumed.
-    let second =
-        stage(3, 16).replace("\"head\"", "\"block16\"").replace("backbone = 0.0", "backbone = 0.5");
+    let second = stage(3, 16).replace("\"head\"", "\"block16\"") + "factors = { backbone = 0.5 }\n";
     let stages = format!("{}\n{second}", stage(3, 16));
     for folder in [&whole, &broken] {
         let file = drawn(folder.path(), &stages);
@@ -200,7 +200,7 @@ fn a_killed_run_resumes_to_the_same_weights() {
         assert!(a.equal(b), "{name} differs after resuming");
     }
     // And the same seed gives the same first losses.
-    assert_eq!(losses(whole.path())[0]["instance"], losses(broken.path())[0]["instance"]);
+    assert_eq!(losses(whole.path())[0]["image"], losses(broken.path())[0]["image"]);
 }
 
 #[test]
