@@ -11,31 +11,36 @@ use crate::torch;
 
 /// A picture as the extension will see it: bytes of size x size x 3.
 pub fn whole(run: &Run, picture: &Picture) -> Result<Vec<u8>> {
-    square(run, picture, |_, _| None)
+    square(picture, run.net.size, |_, _| None)
 }
 
 /// A random rectangle of it, half of them mirrored where the run wants that (paper, section 1.2).
-pub fn cropped(run: &Run, picture: &Picture, random: &mut ChaCha8Rng) -> Result<Vec<u8>> {
-    square(run, picture, |width, height| {
-        let crop = crop(random, (width, height), run.augment.crop);
-        Some((crop, run.augment.flip && random.random()))
+pub fn cropped(
+    augment: &Augment,
+    picture: &Picture,
+    size: u32,
+    random: &mut ChaCha8Rng,
+) -> Result<Vec<u8>> {
+    square(picture, size, |width, height| {
+        let crop = crop(random, (width, height), augment.crop);
+        Some((crop, augment.flip && random.random()))
     })
 }
 
 type Rectangle = (u32, u32, u32, u32);
 
 fn square(
-    run: &Run,
     picture: &Picture,
+    size: u32,
     choose: impl FnOnce(u32, u32) -> Option<(Rectangle, bool)>,
 ) -> Result<Vec<u8>> {
     let decoded = dualpath::image::decode(&picture.read()?)
         .with_context(|| format!("decoding {}", picture.name))?;
     let (width, height) = decoded.dimensions();
     let (crop, mirrored) = choose(width, height).unwrap_or(((0, 0, width, height), false));
-    let mut square = dualpath::image::resized(&decoded, crop, run.net.size)?;
+    let mut square = dualpath::image::resized(&decoded, crop, size)?;
     if mirrored {
-        for row in square.chunks_exact_mut(3 * run.net.size as usize) {
+        for row in square.chunks_exact_mut(3 * size as usize) {
             row.as_chunks_mut::<3>().0.reverse();
         }
     }

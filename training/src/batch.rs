@@ -19,8 +19,8 @@ use crate::data::Picture;
 pub enum Source<'a> {
     /// What the frozen layers made of a fixed number of views.
     Cached(&'a Cache),
-    /// The pictures themselves, cropped afresh every time.
-    Pictures(&'a [&'a Picture]),
+    /// The pictures themselves, cropped afresh every time, to squares of so many pixels a side.
+    Pictures(&'a [&'a Picture], u32),
 }
 
 /// Training pictures as the loader draws from them.
@@ -78,12 +78,12 @@ impl Pool<'_> {
                     pictures.iter().map(|it| (*it, random.random_range(0..cache.views))).collect();
                 Images::Features(cache.rows(&views)?)
             }
-            Source::Pictures(all) => {
+            Source::Pictures(all, size) => {
                 let squares: Result<Vec<_>> = pictures
                     .iter()
-                    .map(|it| augment::cropped(self.run, all[*it], &mut random))
+                    .map(|it| augment::cropped(&self.run.augment, all[*it], size, &mut random))
                     .collect();
-                Images::Bytes(augment::bytes(&squares?, self.run.net.size))
+                Images::Bytes(augment::bytes(&squares?, size))
             }
         };
         let chosen: Vec<Vec<usize>> = pictures

@@ -87,7 +87,7 @@ impl Cache {
 fn digest(run: &Run, pictures: &[&Picture], frozen: &[Layer], parameters: &Parameters) -> String {
     let pictures: Vec<_> = pictures.iter().map(|it| (&it.name, it.bytes)).collect();
     let augment = &run.augment;
-    let decided = (run.net.size, run.seed, augment.crop, augment.flip, pictures);
+    let decided = (run.net.size, augment.crop, augment.flip, pictures);
     let mut bytes = serde_json::json!(decided).to_string().into_bytes();
     bytes.extend(format!("{frozen:?}").into_bytes());
     for it in net::parameters(frozen) {
@@ -171,11 +171,11 @@ fn compute(
 
 /// View 0 is the whole picture as the extension will see it; the others are random crops.
 fn view(run: &Run, picture: &Picture, index: usize, view: usize) -> Result<Vec<u8>> {
-    let mut random =
-        ChaCha8Rng::seed_from_u64(run.seed as u64 ^ ((index as u64) << 20 | view as u64) << 8);
+    // The same crops for every seed of a run: which of them a step draws is the seed's.
+    let mut random = ChaCha8Rng::seed_from_u64(((index as u64) << 28 | (view as u64) << 8) + 1);
     match view {
         0 => augment::whole(run, picture),
-        _ => augment::cropped(run, picture, &mut random),
+        _ => augment::cropped(&run.augment, picture, run.net.size, &mut random),
     }
 }
 

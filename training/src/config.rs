@@ -182,6 +182,8 @@ pub struct Stage {
     /// step decodes its pictures and crops them afresh.
     #[serde(default = "yes")]
     pub cache: bool,
+    /// Pixels a side of the crops that are not cached; without it `net.size`, at which is measured.
+    pub size: Option<u32>,
     /// Passes over the training pictures.
     pub epochs: usize,
     /// Pictures a step.
@@ -326,13 +328,23 @@ impl Default for Factors {
 }
 
 impl Run {
-    /// Reads and checks a run file.
-    pub fn read(file: &Path) -> Result<Run> {
+    /// Reads and checks a run file; `changes` such as `stage.0.epochs=3` are made before.
+    pub fn read(file: &Path, changes: &[String]) -> Result<Run> {
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("reading the run file {}", file.display()))?;
-        let run: Run =
-            toml::from_str(&text).with_context(|| format!("in the run file {}", file.display()))?;
-        run.check().with_context(|| format!("in the run file {}", file.display()))?;
+        let place = || format!("in the run file {}", file.display());
+        let run: Run = if changes.is_empty() {
+            // Straight from the text, so that errors quote the line.
+            toml::from_str(&text).with_context(place)?
+        } else {
+            let mut tree: toml::Table = toml::from_str(&text).with_context(place)?;
+            for change in changes {
+                self::change(&mut tree, change)?;
+            }
+            let made = || format!("{} with {}", place(), changes.join(", "));
+            tree.try_into().with_context(made)?
+        };
+        run.check().with_context(place)?;
         Ok(run)
     }
 
@@ -360,6 +372,9 @@ impl Run {
             }
             if self.loss.ranking == Ranking::Hinge && stage.batch % 2 == 1 {
                 bail!("batch = {} (ranking = \"hinge\" pairs the halves of a batch)", stage.batch);
+            }
+            if stage.size.is_some() && stage.cache && at != 0 {
+                bail!("a stage's size needs cache = false (what is cached has net.size)");
             }
             if 0.0 < stage.weights.paraphrase && self.augment.sentences < 2 {
                 bail!("weights.paraphrase needs augment.sentences >= 2");
@@ -405,5 +420,75 @@ impl Run {
     /// The text path this run trains.
     pub fn text_path(&self, words: usize) -> Vec<Layer> {
         text::path(self.net.text, words as i64, self.net.dimension, self.net.dropout)
+    }
+}
+
+/// Puts a value where `keys` lead, tables by name and lists by number.
+fn change(tree: &mut toml::Table, change: &str) -> Result<()> {
+    let Some((keys, text)) = change.split_once('=') else {
+        bail!("'{change}' is no change (such as stage.0.epochs=3)");
+    };
+    // What is no number, list or the like is a text without its quotes.
+    let value = match toml::from_str::<toml::Table>(&format!("value = {text}")) {
+        Ok(mut it) => it.remove("value"),
+        Err(_) => None,
+    };
+    let value = value.unwrap_or_else(|| toml::Value::String(text.to_owned()));
+    let mut keys = keys.trim().split('.').peekable();
+    let mut at = tree;
+    while let Some(key) = keys.next() {
+        if keys.peek().is_none() {
+            at.insert(key.to_owned(), value);
+            return Ok(());
+        }
+        let below = at.entry(key).or_insert_with(|| toml::Table::new().into());
+        at = match below {
+            toml::Value::Table(table) => table,
+            toml::Value::Array(list) => {
+                let number = keys.next().unwrap_or_default();
+                let item = number.parse::<usize>().ok().and_then(|it| list.get_mut(it));
+                let Some(toml::Value::Table(table)) = item else {
+                    bail!("'{change}': there is no {key}.{number}");
+                };
+                table
+            }
+            _ => bail!("'{change}': {key} has no parts"),
+        };
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_run_file_is_sound() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("runs");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let file = entry.unwrap().path();
+            let run = Run::read(&file, &[]).unwrap();
+            assert_eq!(file.file_stem().unwrap().to_str().unwrap(), run.name);
+            count += 1;
+        }
+        assert!(0 < count);
+    }
+
+    #[test]
+    fn changes_reach_tables_and_lists() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("runs/flickr8k-mobile.toml");
+        let changed = |of: &[&str]| {
+            Run::read(&file, &of.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>())
+        };
+        let run =
+            changed(&["stage.1.epochs=3", "name=other", "stage.0.factors.lookup=0.5"]).unwrap();
+        assert_eq!((run.name.as_str(), run.stages[1].epochs), ("other", 3));
+        assert_eq!(run.stages[0].factors.lookup, 0.5);
+        let refused = |of: &str| format!("{:#}", changed(&[of]).unwrap_err());
+        assert!(refused("seed").contains("is no change"));
+        assert!(refused("stage.9.epochs=3").contains("no stage.9"));
+        assert!(refused("seed.first=3").contains("no parts"));
+        assert!(refused("stage.0.epoch=3").contains("unknown field `epoch`"));
     }
 }

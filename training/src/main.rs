@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use training::config::Run;
 use training::data::Split;
 use training::export::{self, Trained};
-use training::{config, fit, onnx, prepare, report};
+use training::{fit, onnx, prepare, report};
 
 /// Trains the encoder pair that dualpath runs: prepare, fit, eval, export, in that order.
 ///
@@ -31,7 +32,7 @@ enum Verb {
     ///
     /// Writes best.safetensors (the averaged weights of the best epoch), last.safetensors (all
     /// that --resume needs), log.jsonl, curves.svg, and at the end retrieval.html. What frozen
-    /// layers compute is kept in cache/, which may be removed. A GPU is used where libtorch finds one.
+    /// layers compute is kept in cache/ beside the runs, which may be removed. A GPU is used where libtorch finds one.
     Fit {
         #[command(flatten)]
         place: Place,
@@ -87,6 +88,15 @@ struct Place {
     /// Where checkpoints and logs go; a folder of the run's name is made in it.
     #[arg(long, default_value = "training/out")]
     out: PathBuf,
+    /// Changes a value of the run file, such as stage.0.epochs=3; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    changes: Vec<String>,
+}
+
+impl Place {
+    fn run(&self) -> Result<Run> {
+        Run::read(&self.run, &self.changes)
+    }
 }
 
 /// Read by libgomp and malloc before `main` begins, hence the second start: threads that wait for
@@ -110,11 +120,11 @@ fn main() -> Result<()> {
     }
     match Cli::parse().verb {
         Verb::Prepare(place) => {
-            let run = config::Run::read(&place.run)?;
+            let run = place.run()?;
             prepare::prepare(&run, &place.data, &place.out.join(&run.name))
         }
         Verb::Fit { place, resume } => {
-            let run = config::Run::read(&place.run)?;
+            let run = place.run()?;
             let out = place.out.join(&run.name);
             fit::fit(&run, &place.data, &out, resume, tch::Device::cuda_if_available())?;
             let sheet = out.join("retrieval.html");
@@ -123,12 +133,12 @@ fn main() -> Result<()> {
             Ok(())
         }
         Verb::Eval { place, split, folds, placements, json } => {
-            let run = config::Run::read(&place.run)?;
+            let run = place.run()?;
             let trained = Trained::read(&run, &place.out.join(&run.name), placements.into())?;
             report::print(&trained.folds(split, folds.into())?, json)
         }
         Verb::Export { place, to, precision, placements } => {
-            let run = config::Run::read(&place.run)?;
+            let run = place.run()?;
             let out = place.out.join(&run.name);
             export::export(&run, &out, &to, precision, placements.into())
         }

@@ -129,15 +129,69 @@ impl Parameters {
 
 /// Runs the layers over `input`: pixels, cached features, or token ids.
 pub fn forward(path: &[Layer], parameters: &Parameters, input: &Tensor, mode: Mode) -> Tensor {
-    let mut pass = Pass { parameters, mode, words: None };
+    // Where no stride tells positions apart, empty ones need not be computed.
+    let packs =
+        mode != Mode::Eval && path.iter().any(|it| matches!(it, Layer::WordMax { halvings: 0 }));
+    let mut pass = Pass { parameters, mode, packs, words: None, packed: None };
     pass.layers(path, input.shallow_clone())
 }
 
 struct Pass<'a> {
     parameters: &'a Parameters,
     mode: Mode,
+    /// Whether a lookup packs the batch's words.
+    packs: bool,
     /// Where the sentence has words: (batch, 1, 1, length), 1 or 0.
     words: Option<Tensor>,
+    /// Set once words are packed.
+    packed: Option<Packed>,
+}
+
+/// A batch as its words alone, (words, channels, 1, 1), sentence after sentence.
+struct Packed {
+    /// Sentences.
+    count: i64,
+    /// Whose each word is, (words).
+    owner: Tensor,
+    /// 0 where a sentence begins, else 1: (words, 1).
+    follows: Tensor,
+}
+
+impl Packed {
+    /// The words of (batch, length) token ids, and how they hang together.
+    fn of(tokens: &Tensor) -> (Tensor, Packed) {
+        let is_word = tokens.gt(0);
+        let owner = is_word.nonzero().select(1, 0);
+        let follows = owner.diff::<Tensor>(1, 0, None, None).eq(0).to_kind(Kind::Float);
+        let follows = follows.constant_pad_nd([1i64, 0].as_slice()).unsqueeze(1);
+        (tokens.masked_select(&is_word), Packed { count: tokens.size()[0], owner, follows })
+    }
+
+    /// A convolution that sees the word and, two wide, the one before it: one matrix product.
+    fn convolved(&self, x: &Tensor, weight: &Tensor) -> Tensor {
+        let rows = x.flatten(1, -1);
+        let rows = if weight.size()[3] == 2 {
+            let count = rows.size()[0];
+            let before = rows.narrow(0, 0, count - 1).constant_pad_nd([0i64, 0, 1, 0].as_slice());
+            Tensor::cat(&[before * self.follows.to_kind(rows.kind()), rows], 1)
+        } else {
+            rows
+        };
+        let matrix = weight.permute([0, 3, 2, 1]).flatten(1, -1);
+        rows.linear(&matrix, None::<&Tensor>).unsqueeze(2).unsqueeze(3)
+    }
+
+    /// The largest of each sentence's words, (sentences, channels).
+    fn largest(&self, x: &Tensor) -> Tensor {
+        let rows = x.flatten(1, -1);
+        let owner = self.owner.unsqueeze(1).expand_as(&rows);
+        let start = rows.new_full(
+            [self.count, rows.size()[1]].as_slice(),
+            -1e4,
+            (rows.kind(), rows.device()),
+        );
+        start.internal_scatter_reduce(0, &owner, &rows, "amax", true)
+    }
 }
 
 impl Pass<'_> {
@@ -177,6 +231,7 @@ impl Pass<'_> {
             }
             Layer::Pool(pooling) => self.pool(pooling, &x),
             Layer::Flatten => x.flatten(1, -1),
+            Layer::WordMax { .. } if let Some(packed) = &self.packed => packed.largest(&x),
             Layer::WordMax { halvings } => {
                 let words = self.words.as_ref().map(Tensor::shallow_clone);
                 let mut words = words.unwrap_or_else(|| panic!("WordMax stands behind a Lookup"));
@@ -199,6 +254,12 @@ impl Pass<'_> {
                     bias.map(|it| self.cast(it)).as_ref(),
                 )
             }
+            Layer::Lookup { name, .. } if self.packs => {
+                let (words, packed) = Packed::of(&x);
+                self.packed = Some(packed);
+                let rows = Tensor::embedding(self.tensor(name, "weight"), &words, 0, false, false);
+                rows.unsqueeze(2).unsqueeze(3)
+            }
             Layer::Lookup { name, bias, .. } => {
                 self.words = Some(x.gt(0).to_kind(Kind::Float).unsqueeze(1).unsqueeze(1));
                 let rows = Tensor::embedding(self.tensor(name, "weight"), &x, 0, false, false);
@@ -216,6 +277,9 @@ impl Pass<'_> {
         let bias = conv.bias.then(|| self.cast(self.tensor(&conv.name, "bias")));
         let weight = &self.cast(self.tensor(&conv.name, "weight"));
         let x = &self.cast(x);
+        if let Some(packed) = &self.packed {
+            return packed.convolved(x, weight);
+        }
         if (top, left) == (bottom, right) {
             return x.conv2d(weight, bias, conv.stride, [top, left], [1, 1], conv.groups);
         }
@@ -293,6 +357,42 @@ pub fn numbers(tensor: &Tensor) -> Vec<f32> {
 mod tests {
     use super::*;
     use crate::net::text::{self, Form};
+
+    /// The packed batch is an optimisation; the padded one is its slow twin.
+    #[test]
+    fn packed_words_give_what_padded_ones_give() {
+        tch::manual_seed(1);
+        let path = text::path(Form::Flat, 9, 8, 0.0);
+        let mut parameters = Parameters::fresh(&path, Device::Cpu);
+        let norms = net::parameters(&path).into_iter().map(|it| it.name);
+        parameters.fix(norms.filter_map(|it| it.strip_suffix(".running_mean").map(str::to_owned)));
+        let watched = ["lookup.weight", "text1.conv2.weight", "text3.project.weight"];
+        for name in watched {
+            let _ = parameters.get(name).set_requires_grad(true);
+        }
+        let ids = [[3i64, 4, 5, 0], [8, 0, 0, 0], [1, 2, 3, 4]].concat();
+        let tokens = Tensor::from_slice(&ids).view((3, 4));
+        let gradients = |mode| {
+            let out = forward(&path, &parameters, &tokens, mode);
+            (&out * Tensor::arange(24, (Kind::Float, Device::Cpu)).view((3, 8)))
+                .sum(Kind::Float)
+                .backward();
+            let gradients = watched.map(|it| {
+                let mut gradient = parameters.get(it).grad();
+                let copy = gradient.copy();
+                let _ = gradient.zero_();
+                copy
+            });
+            (out, gradients)
+        };
+        let (packed, fast) = gradients(Mode::Train(Kind::Float));
+        let (padded, slow) = gradients(Mode::Eval);
+        assert!((packed - padded).abs().max().double_value(&[]) < 1e-6);
+        for (fast, slow) in fast.iter().zip(&slow) {
+            assert!(0.0 < slow.abs().max().double_value(&[]));
+            assert!((fast - slow).abs().max().double_value(&[]) < 1e-4);
+        }
+    }
 
     /// Strides step over the last slots: a sentence that lies in them alone has no feature.
     #[test]

@@ -108,7 +108,7 @@ fn losses(folder: &Path) -> Vec<serde_json::Value> {
 fn sixty_four_pairs_are_learned_by_heart() {
     let folder = tempfile::tempdir().unwrap();
     let file = drawn(folder.path(), &stage(120, 64));
-    let run = Run::read(&file).unwrap();
+    let run = Run::read(&file, &[]).unwrap();
     let out = folder.path().join("out/drawn");
     prepare(&run, folder.path(), &out).unwrap();
 
@@ -207,7 +207,7 @@ fn a_killed_run_resumes_to_the_same_weights() {
 fn a_run_file_with_an_unknown_key_lists_the_known_ones() {
     let folder = tempfile::tempdir().unwrap();
     let file = drawn(folder.path(), &stage(1, 16).replace("decay", "decoy"));
-    let message = format!("{:#}", Run::read(&file).unwrap_err());
+    let message = format!("{:#}", Run::read(&file, &[]).unwrap_err());
     assert!(message.contains("decoy") && message.contains("warmup"), "{message}");
 }
 

@@ -92,7 +92,8 @@ impl<'a> Trainer<'a> {
         let cuts = cache::cuts(run)?;
         let part = |split, views, name| -> Result<Part<'a>> {
             let pictures = prepared.split(split);
-            let folder = out.join("cache");
+            // Beside the runs: whatever has the same frozen layers and crops shares them.
+            let folder = out.parent().unwrap_or(out).join("cache");
             let caches = Cache::open_all(run, &pictures, views, &cuts, &weights, &folder, name)?;
             let classes = data::classes(&pictures);
             Ok(Part { pictures, classes, caches: cuts.iter().copied().zip(caches).collect() })
@@ -226,7 +227,9 @@ impl<'a> Trainer<'a> {
             run: self.run,
             source: match self.train.caches.get(&cut) {
                 Some(cache) if stage.cache => Source::Cached(cache),
-                _ => Source::Pictures(&self.train.pictures),
+                _ => {
+                    Source::Pictures(&self.train.pictures, stage.size.unwrap_or(self.run.net.size))
+                }
             },
             classes: &self.train.classes,
             sentences: &self.sentences,
