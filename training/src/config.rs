@@ -423,7 +423,7 @@ impl Run {
     }
 }
 
-/// Puts a value where `keys` lead, tables by name and lists by number.
+/// Puts a value where the keys lead, tables by name and lists by number; no value takes the key out.
 fn change(tree: &mut toml::Table, change: &str) -> Result<()> {
     let Some((keys, text)) = change.split_once('=') else {
         bail!("'{change}' is no change (such as stage.0.epochs=3)");
@@ -438,7 +438,10 @@ fn change(tree: &mut toml::Table, change: &str) -> Result<()> {
     let mut at = tree;
     while let Some(key) = keys.next() {
         if keys.peek().is_none() {
-            at.insert(key.to_owned(), value);
+            match text.is_empty() {
+                true => drop(at.remove(key)),
+                false => drop(at.insert(key.to_owned(), value)),
+            }
             return Ok(());
         }
         let below = at.entry(key).or_insert_with(|| toml::Table::new().into());
@@ -485,6 +488,7 @@ mod tests {
             changed(&["stage.1.epochs=3", "name=other", "stage.0.factors.lookup=0.5"]).unwrap();
         assert_eq!((run.name.as_str(), run.stages[1].epochs), ("other", 3));
         assert_eq!(run.stages[0].factors.lookup, 0.5);
+        assert_eq!(changed(&["net.words="]).unwrap().net.words, None);
         let refused = |of: &str| format!("{:#}", changed(&[of]).unwrap_err());
         assert!(refused("seed").contains("is no change"));
         assert!(refused("stage.9.epochs=3").contains("no stage.9"));

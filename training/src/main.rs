@@ -88,7 +88,8 @@ struct Place {
     /// Where checkpoints and logs go; a folder of the run's name is made in it.
     #[arg(long, default_value = "training/out")]
     out: PathBuf,
-    /// Changes a value of the run file, such as stage.0.epochs=3; may be given several times.
+    /// Changes a value of the run file, such as stage.0.epochs=3, or takes it out, such as
+    /// net.words=; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<String>,
 }

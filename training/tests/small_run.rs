@@ -128,6 +128,10 @@ fn sixty_four_pairs_are_learned_by_heart() {
     let best = log.iter().map(|it| it["recall"]["text_to_image"]["at_1"].as_f64().unwrap());
     assert_eq!(best.fold(0.0, f64::max), 100.0);
 
+    for file in [fit::CURVES, "retrieval.html"] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+
     // The best checkpoint says the same from the file.
     let text_path = run.text_path(prepared.words.vocabulary());
     let image_path = run.image_path();
@@ -162,9 +166,12 @@ fn sixty_four_pairs_are_learned_by_heart() {
 fn a_killed_run_resumes_to_the_same_weights() {
     let whole = tempfile::tempdir().unwrap();
     let broken = tempfile::tempdir().unwrap();
-    // Two stages, the second with more of the net, so that both kinds of state are resumed.
+    // Cached features, then more of the net, then fresh crops, another optimiser and added-up
+    // gradients: every kind of state is resumed.
     let second = stage(3, 16).replace("\"head\"", "\"block16\"") + "factors = { backbone = 0.5 }\n";
-    let stages = format!("{}\n{second}", stage(3, 16));
+    let third = stage(3, 16).replace("\"head\"", "\"block15\"").replace("adamw", "sgd")
+        + "cache = false\nsize = 48\naccumulate = 2\n";
+    let stages = format!("{}\n{second}\n{}", stage(2, 16), third.replace("3e-3", "1e-2"));
     for folder in [&whole, &broken] {
         let file = drawn(folder.path(), &stages);
         assert!(train("prepare", &file).status().unwrap().success());
@@ -175,12 +182,12 @@ fn a_killed_run_resumes_to_the_same_weights() {
     let file = broken.path().join("drawn.toml");
     let mut fit = train("fit", &file).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(fit.stdout.take().unwrap()));
-    // Killed somewhere behind the second stage's first epoch.
+    // Killed somewhere behind the third stage's first epoch.
     while !lines
         .next()
         .expect("the run ended before it was killed")
         .unwrap()
-        .starts_with("stage 2 epoch  1")
+        .starts_with("stage 3 epoch  1")
     {}
     fit.kill().unwrap();
     fit.wait().unwrap();
@@ -229,4 +236,140 @@ fn what_prepare_refuses_and_leaves_out() {
     let output = train("prepare", &file).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && told.contains("the first is train-0-1.png"), "{told}");
+}
+
+fn told(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A run with one epoch behind it.
+fn begun(folder: &Path) -> PathBuf {
+    let file = drawn(folder, &stage(1, 32));
+    assert!(train("prepare", &file).status().unwrap().success());
+    assert!(train("fit", &file).status().unwrap().success());
+    file
+}
+
+#[test]
+fn the_papers_losses_and_schedule_train() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = drawn(folder.path(), &stage(20, 16));
+    let changes = [
+        "loss.features=relu",
+        "loss.scale=0.0",
+        "loss.bias=true",
+        "loss.dropout=0.5",
+        "loss.ranking=hinge",
+        "loss.margin=0.5",
+        "loss.mined=24",
+        "net.text=strided",
+        "net.pooling=mean",
+        "stage.0.optimiser=sgd",
+        "stage.0.rate=0.1",
+        "stage.0.decay_all=true",
+        "stage.0.schedule={drops=[15]}",
+        "stage.0.weights={ranking=1.0,image=1.0,text=1.0}",
+        "stage.0.factors={weight=0.1,gain=0.2,bias=0.1,lookup=1e-3,share=1.0,share_bias=0.02}",
+    ];
+    for verb in ["prepare", "fit"] {
+        let mut command = train(verb, &file);
+        command.args(changes.iter().flat_map(|it| ["--set", it]));
+        assert!(command.status().unwrap().success());
+    }
+    let log = losses(folder.path());
+    let of = |at: usize, key: &str| log[at][key].as_f64().unwrap();
+    // At the start close to ln 64; at the end far from chance, which is 10 of 64.
+    assert!((of(0, "image") - 64f64.ln()).abs() < 0.5, "{log:?}");
+    assert!(of(19, "image") < of(0, "image") && of(19, "ranking") < 0.6 * of(0, "ranking"));
+    assert!(40.0 < log[19]["recall"]["text_to_image"]["at_10"].as_f64().unwrap(), "{log:?}");
+    assert!(of(14, "rate") == 0.1 && (of(15, "rate") - 0.01).abs() < 1e-12);
+}
+
+#[test]
+fn a_checkpoint_of_another_net_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = begun(folder.path());
+    let output =
+        train("fit", &file).args(["--resume", "--set", "net.dimension=32"]).output().unwrap();
+    let told = told(&output);
+    assert!(!output.status.success());
+    assert!(told.contains("is no checkpoint of this run"), "{told}");
+    assert!(told.contains("in the file, [32"), "{told}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = begun(folder.path());
+    let last = folder.path().join("out/drawn").join(fit::LAST);
+    let before = std::fs::read(&last).unwrap();
+    let mut fit = train("fit", &file);
+    fit.args(["--resume", "--set", "stage.0.epochs=3", "--set", "stage.0.rate=1e38"]);
+    let output = fit.output().unwrap();
+    let told = told(&output);
+    assert!(!output.status.success());
+    assert!(told.contains("loss is NaN") || told.contains("the gradient is"), "{told}");
+    assert!(told.contains("step ") && told.contains("lower the rate"), "{told}");
+    assert!(before == std::fs::read(&last).unwrap(), "the last good checkpoint changed");
+}
+
+#[test]
+fn a_full_disk_keeps_the_old_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = begun(folder.path());
+    let last = folder.path().join("out/drawn").join(fit::LAST);
+    let before = std::fs::read(&last).unwrap();
+    // No file may grow beyond a megabyte, as if that were all the room there is.
+    let fit = train("fit", &file);
+    let mut limited = Command::new("bash");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 1024; exec \"$0\" \"$@\""]).arg(fit.get_program());
+    limited.args(fit.get_args()).args(["--resume", "--set", "stage.0.epochs=3"]);
+    let output = limited.output().unwrap();
+    let told = told(&output);
+    assert!(!output.status.success());
+    assert!(told.contains("is the disk full?"), "{told}");
+    assert!(before == std::fs::read(&last).unwrap(), "the old checkpoint changed");
+    let left = std::fs::read_dir(last.parent().unwrap()).unwrap();
+    let partial =
+        left.filter(|it| it.as_ref().unwrap().path().extension().is_some_and(|it| it == "partial"));
+    assert_eq!(partial.count(), 0);
+    let mut fit = train("fit", &file);
+    assert!(fit.args(["--resume", "--set", "stage.0.epochs=2"]).status().unwrap().success());
+    assert_eq!(losses(folder.path()).len(), 2);
+}
+
+#[test]
+fn peoples_own_table_trains() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = drawn(folder.path(), &stage(1, 16));
+    let mut csv = "file,caption\n".to_owned();
+    for (at, (colour, _)) in COLOURS.iter().enumerate() {
+        for (place, word) in PLACES.iter().enumerate() {
+            csv += &format!("train-{at}-{place}.png,\"A {colour} shape, at the {word}.\"\n");
+            csv += &format!("train-{at}-{place}.png,Something {colour}.\n");
+        }
+    }
+    std::fs::write(folder.path().join("captions.csv"), csv).unwrap();
+    let own = ["data.form=csv", "data.captions=captions.csv", "data.held_out=[10, 4]"];
+    let said = |verb: &str, more: &[&str]| {
+        let mut command = train(verb, &file);
+        command.args(own.iter().flat_map(|it| ["--set", it]));
+        let output = command.args(more).output().unwrap();
+        assert!(output.status.success(), "{}", told(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let prepared = said("prepare", &[]);
+    assert!(prepared.starts_with("50 training, 10 validation and 4 test pictures"), "{prepared}");
+    said("fit", &[]);
+    let table = said("eval", &["--split", "test"]);
+    assert!(table.contains("text to image") && table.contains("95 % intervals"), "{table}");
+    let json: serde_json::Value =
+        serde_json::from_str(&said("eval", &["--json", "--folds", "2"])).unwrap();
+    assert_eq!(json["folds"], 2);
+    let at_10 = json["recall"]["text_to_image"]["at_10"].as_f64().unwrap();
+    // Five pictures a fold: the first ten hold them all.
+    assert_eq!(at_10, 100.0);
+
+    let output = train("prepare", &file).args(["--set", "data.least_count=999"]).output().unwrap();
+    assert!(told(&output).contains("the vocabulary is empty"), "{}", told(&output));
 }
