@@ -49,6 +49,7 @@ pub fn fit(run: &Run, data: &Path, out: &Path, resume: bool, device: Device) -> 
         for epoch in done.epoch..stage.epochs {
             let started = Instant::now();
             let losses = trainer.epoch(stage, epoch, &mut done.steps)?;
+            let training = started.elapsed().as_secs_f64();
             let report = trainer.validate(stage)?;
             let seconds = started.elapsed().as_secs_f64();
             println!(
@@ -58,7 +59,7 @@ pub fn fit(run: &Run, data: &Path, out: &Path, resume: bool, device: Device) -> 
                 stage.epochs,
             );
             log.write(&serde_json::json!({
-                "stage": index + 1, "epoch": epoch + 1, "steps": done.steps, "seconds": seconds,
+                "stage": index + 1, "epoch": epoch + 1, "steps": done.steps, "seconds": seconds, "training": training,
                 "rate": rate(stage, epoch as f64 + 1.0), "waited": losses.waited,
                 "image": losses.image, "text": losses.text, "ranking": losses.ranking,
                 "scale": losses.scale, "recall": report,
