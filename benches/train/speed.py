@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 ROUNDS = 3
-PICTURES = 512
+PICTURES = 256
 BATCH = 32
 RUN = "training/runs/dualpath-flickr8k.toml"
 

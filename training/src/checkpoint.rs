@@ -75,6 +75,13 @@ pub fn save_weights(file: &Path, weights: &Parameters) -> Result<()> {
     write(file, &tensors)
 }
 
+/// Writes the named ones alone.
+pub fn save_some(file: &Path, weights: &Parameters, names: &[String]) -> Result<()> {
+    let tensors: Vec<_> =
+        names.iter().map(|it| (it.clone(), weights.get(it).detach().contiguous())).collect();
+    write(file, &tensors)
+}
+
 /// Reads what [`save`] wrote into nets of the same shape.
 ///
 /// # Errors

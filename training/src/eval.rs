@@ -1,5 +1,6 @@
 //! Recall@k, median rank and mean average precision, both ways, as the paper counts them (section 5).
 
+use anyhow::{Result, ensure};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,49 @@ struct Outcome {
 pub struct Ranks {
     text_to_image: Vec<Outcome>,
     image_to_text: Vec<Outcome>,
+}
+
+/// Pictures and their sentences in one space, at unit length.
+pub struct Embedded {
+    /// (N, D)
+    pub pictures: Tensor,
+    /// (M, D), in the order of the pictures.
+    pub sentences: Tensor,
+    /// Whose each sentence is, counted from 0.
+    pub owner: Vec<usize>,
+    /// Of each picture.
+    pub classes: Vec<i64>,
+}
+
+impl Embedded {
+    /// What comes of every sentence and every picture.
+    pub fn ranks(&self) -> Ranks {
+        let own: Vec<i64> = self.owner.iter().map(|it| self.classes[*it]).collect();
+        ranks(&self.pictures, &self.sentences, &self.classes, &own)
+    }
+
+    /// As many parts of equally many pictures, each with its sentences; the rest is left out.
+    ///
+    /// # Errors
+    /// Fewer pictures than parts.
+    pub fn folds(&self, folds: usize) -> Result<Vec<Ranks>> {
+        let size = self.classes.len() / folds;
+        ensure!(0 < size, "{} pictures make no {folds} folds", self.classes.len());
+        let fold = |at: usize| {
+            let range = at * size..(at + 1) * size;
+            let rows = self.owner.iter().enumerate().filter(|it| range.contains(it.1));
+            let (rows, owner): (Vec<i64>, Vec<usize>) =
+                rows.map(|(row, owner)| (row as i64, owner - range.start)).unzip();
+            Embedded {
+                pictures: self.pictures.narrow(0, range.start as i64, size as i64),
+                sentences: self.sentences.index_select(0, &Tensor::from_slice(&rows)),
+                owner,
+                classes: self.classes[range].to_vec(),
+            }
+            .ranks()
+        };
+        Ok((0..folds).map(fold).collect())
+    }
 }
 
 /// Unit embeddings of pictures (N, D) and sentences (M, D) and the class of each: an answer is

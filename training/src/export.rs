@@ -10,14 +10,16 @@ use dualpath::model::{
 };
 use tch::{Device, Tensor};
 
+use crate::checkpoint;
 use crate::config::Run;
-use crate::data::{self, Picture, Split};
+use crate::data::{self, Split};
 use crate::encode;
-use crate::eval::{self, Ranks};
-use crate::fit::BEST;
-use crate::net::{Layer, text};
+use crate::eval::{self, Embedded};
+use crate::fit::{BEST, QUERYBANK};
+use crate::net::{self, Layer, Side, text};
 use crate::onnx::{self, Input, Precision};
 use crate::prepare::Prepared;
+use crate::querybank;
 use crate::sheet;
 use crate::torch::{Parameters, numbers};
 
@@ -29,14 +31,15 @@ pub fn export(
     folder: &Path,
     precision: Precision,
     placements: usize,
+    device: Device,
 ) -> Result<()> {
-    let trained = Trained::read(run, out, placements)?;
-    let report = trained.ranks(Split::Val)?.report();
+    let trained = Trained::read(run, out, placements, device)?;
+    let report = trained.embedded(Split::Val)?.ranks().report();
     let Trained { prepared, weights, .. } = &trained;
     let values = |name: &str| numbers(weights.get(name));
     let size = i64::from(run.net.size);
     let image = onnx::write(
-        &run.image_path(),
+        &trained.image_path,
         Input::Pixels(&[3, size, size]),
         run.net.dimension,
         precision,
@@ -95,69 +98,60 @@ pub struct Trained<'a> {
     run: &'a Run,
     prepared: Prepared,
     weights: Parameters,
+    image_path: Vec<Layer>,
     text_path: Vec<Layer>,
 }
 
 impl<'a> Trained<'a> {
     /// Reads them from the run's folder.
-    pub fn read(run: &'a Run, out: &Path, placements: usize) -> Result<Trained<'a>> {
+    pub fn read(
+        run: &'a Run,
+        out: &Path,
+        placements: usize,
+        device: Device,
+    ) -> Result<Trained<'a>> {
         let prepared = Prepared::read(run, out)?;
-        let mut weights = Parameters::fresh(&run.image_path(), Device::Cpu);
+        let image_path = run.image_path();
+        let mut weights = Parameters::fresh(&image_path, device);
         let text_path = run.text_path(prepared.words.vocabulary());
-        weights.extend(Parameters::fresh(&text_path, Device::Cpu));
+        weights.extend(Parameters::fresh(&text_path, device));
         let names: Vec<String> = weights.iter().map(|it| it.0.clone()).collect();
         let file = out.join(BEST);
         let missing = weights.load(&file, &names).context("run `train fit` first")?;
         ensure!(missing.is_empty(), "{} lacks {}", file.display(), missing.join(", "));
         let text_path = text::shifted(&text_path, placements as i64);
-        Ok(Trained { run, prepared, weights, text_path })
-    }
-
-    fn embedded(&self, pictures: &[&Picture]) -> Result<(Tensor, Tensor, Vec<usize>)> {
-        ensure!(!pictures.is_empty(), "the data has no such pictures");
-        let images = encode::pictures(self.run, &self.run.image_path(), &self.weights, pictures)?;
-        let (sentences, owner) =
-            encode::sentences(&self.text_path, &self.weights, &self.prepared, pictures)?;
-        Ok((images, sentences, owner))
-    }
-
-    fn ranks(&self, split: Split) -> Result<Ranks> {
-        let pictures = self.prepared.split(split);
-        let (images, sentences, owner) = self.embedded(&pictures)?;
-        let classes = data::classes(&pictures);
-        let own: Vec<i64> = owner.iter().map(|it| classes[*it]).collect();
-        Ok(eval::ranks(&images, &sentences, &classes, &own))
-    }
-
-    /// Recall of each of as many equal folds of a split, and the rest left out.
-    pub fn folds(&self, split: Split, folds: usize) -> Result<Vec<Ranks>> {
-        if folds == 1 {
-            return Ok(vec![self.ranks(split)?]);
+        let banks = [Side::Picture, Side::Sentence].map(|it| run.served(Vec::new(), it)).concat();
+        weights.extend(Parameters::fresh(&banks, device));
+        if !banks.is_empty() {
+            let file = out.join(QUERYBANK);
+            let names: Vec<String> =
+                net::parameters(&banks).into_iter().map(|it| it.name).collect();
+            if !file.exists() || !weights.load(&file, &names)?.is_empty() {
+                querybank::compute(run, &prepared, &text_path, &mut weights)?;
+                checkpoint::save_some(&file, &weights, &names)?;
+            }
         }
+        let image_path = run.served(image_path, Side::Picture);
+        let text_path = run.served(text_path, Side::Sentence);
+        Ok(Trained { run, prepared, weights, image_path, text_path })
+    }
+
+    /// What the weights make of a split.
+    pub fn embedded(&self, split: Split) -> Result<Embedded> {
         let pictures = self.prepared.split(split);
-        let size = pictures.len() / folds;
-        ensure!(0 < size, "{} pictures make no {folds} folds", pictures.len());
-        let (images, sentences, owner) = self.embedded(&pictures)?;
+        ensure!(!pictures.is_empty(), "the data has no such pictures");
+        let images = encode::pictures(self.run, &self.image_path, &self.weights, &pictures)?;
+        let (sentences, owner) =
+            encode::sentences(&self.text_path, &self.weights, &self.prepared, &pictures)?;
         let classes = data::classes(&pictures);
-        (0..folds)
-            .map(|fold| {
-                let range = fold * size..(fold + 1) * size;
-                let rows: Vec<i64> = (0..owner.len())
-                    .filter(|it| range.contains(&owner[*it]))
-                    .map(|it| it as i64)
-                    .collect();
-                let own: Vec<i64> = rows.iter().map(|it| classes[owner[*it as usize]]).collect();
-                let of_fold = sentences.index_select(0, &Tensor::from_slice(&rows));
-                let images = images.narrow(0, range.start as i64, size as i64);
-                Ok(eval::ranks(&images, &of_fold, &classes[range], &own))
-            })
-            .collect()
+        let to_cpu = |it: Tensor| it.to_device(Device::Cpu);
+        Ok(Embedded { pictures: to_cpu(images), sentences: to_cpu(sentences), owner, classes })
     }
 
     /// Writes the contact sheet of the validation pictures.
     pub fn sheet(&self, to: &Path) -> Result<()> {
         let pictures = self.prepared.split(Split::Val);
-        let (images, sentences, owner) = self.embedded(&pictures)?;
+        let Embedded { pictures: images, sentences, owner, .. } = self.embedded(Split::Val)?;
         let known = |it: &&String| self.prepared.words.ids(it).is_ok();
         let texts: Vec<&str> = pictures
             .iter()

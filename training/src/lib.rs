@@ -5,6 +5,7 @@ pub mod config;
 pub mod data;
 pub mod prepare;
 
+pub mod device;
 pub mod net;
 pub mod torch;
 
@@ -22,6 +23,8 @@ pub mod eval;
 pub mod onnx;
 mod protobuf;
 pub mod export;
+pub mod querybank;
+pub mod served;
 
 mod curves;
 mod progress;

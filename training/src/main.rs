@@ -1,14 +1,16 @@
 //! `train`: captioned pictures in, the encoder pair of dualpath out.
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use dualpath::encoder::DEFAULT;
 use training::config::Run;
 use training::data::Split;
 use training::export::{self, Trained};
-use training::{fit, onnx, prepare, report};
+use training::prepare::{self, Prepared};
+use training::{device, fit, onnx, report, served};
 
 /// Trains the encoder pair that dualpath runs: prepare, fit, eval, export, in that order.
 ///
@@ -39,21 +41,40 @@ enum Verb {
         /// Goes on behind the last whole epoch, to the same weights as a run that was never stopped.
         #[arg(long)]
         resume: bool,
+        /// What computes.
+        #[arg(long, value_enum, default_value = "auto")]
+        device: device::Choice,
     },
-    /// Prints recall@1, 5, 10, median rank and mean average precision of the best weights, both ways.
+    /// Prints recall@1, 5, 10, median rank and mean average precision, both ways.
     ///
-    /// With 95 % intervals over 1,000 bootstrap samples of the pictures.
+    /// Of the run's best weights, or with --model of a model folder as the extension runs it, or with
+    /// --database and --table of the model that a table was made with. With 95 % intervals over
+    /// 1,000 bootstrap samples of the pictures.
     Eval {
         #[command(flatten)]
         place: Place,
+        /// A model folder to measure instead of the run's weights; `default` is the built-in one.
+        #[arg(long)]
+        model: Option<PathBuf>,
+        /// A database whose table's model is to be measured; with --model where it is not the
+        /// built-in one.
+        #[arg(long, requires = "table")]
+        database: Option<PathBuf>,
+        /// A dualpath table of that database.
+        #[arg(long, requires = "database")]
+        table: Option<String>,
+        /// What computes the run's weights.
+        #[arg(long, value_enum, default_value = "auto")]
+        device: device::Choice,
         /// Which part of the data.
         #[arg(long, value_enum, default_value = "val")]
         split: Split,
         /// Equal folds whose mean is printed, such as 5 for COCO's 1K.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
         folds: u16,
-        /// Placements of a sentence that are summed (paper, section 2.4), up to the slots there are.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+        /// Placements of a sentence that are summed (paper, section 2.4), up to the slots there are;
+        /// a model folder has its own.
+        #[arg(long, default_value_t = 1, conflicts_with = "model", value_parser = clap::value_parser!(u16).range(1..))]
         placements: u16,
         /// One JSON object instead of text.
         #[arg(long)]
@@ -124,24 +145,40 @@ fn main() -> Result<()> {
             let run = place.run()?;
             prepare::prepare(&run, &place.data, &place.out.join(&run.name))
         }
-        Verb::Fit { place, resume } => {
+        Verb::Fit { place, resume, device } => {
+            let device = device::open(device)?;
             let run = place.run()?;
             let out = place.out.join(&run.name);
-            fit::fit(&run, &place.data, &out, resume, tch::Device::cuda_if_available())?;
+            fit::fit(&run, &place.data, &out, resume, device)?;
             let sheet = out.join("retrieval.html");
-            Trained::read(&run, &out, 1)?.sheet(&sheet)?;
+            Trained::read(&run, &out, 1, device)?.sheet(&sheet)?;
             println!("thirty sentences and what they find in {}", sheet.display());
             Ok(())
         }
-        Verb::Eval { place, split, folds, placements, json } => {
-            let run = place.run()?;
-            let trained = Trained::read(&run, &place.out.join(&run.name), placements.into())?;
-            report::print(&trained.folds(split, folds.into())?, json)
-        }
-        Verb::Export { place, to, precision, placements } => {
+        Verb::Eval { place, model, database, table, device, split, folds, placements, json } => {
+            let device = device::open(device)?;
             let run = place.run()?;
             let out = place.out.join(&run.name);
-            export::export(&run, &out, &to, precision, placements.into())
+            let folder = model.as_deref().filter(|it| *it != Path::new(DEFAULT));
+            let served = match (&database, &table) {
+                (Some(database), Some(table)) => Some(served::model_of(database, table, folder)?),
+                _ if model.is_some() => Some(served::model(folder)?),
+                _ => None,
+            };
+            let embedded = match served {
+                Some(model) => {
+                    let prepared = Prepared::read(&run, &out)?;
+                    served::embedded(&model, &prepared.split(split))?
+                }
+                None => Trained::read(&run, &out, placements.into(), device)?.embedded(split)?,
+            };
+            report::print(&embedded.folds(folds.into())?, json)
+        }
+        Verb::Export { place, to, precision, placements } => {
+            let device = device::open(device::Choice::Auto)?;
+            let run = place.run()?;
+            let out = place.out.join(&run.name);
+            export::export(&run, &out, &to, precision, placements.into(), device)
         }
     }
 }

@@ -3,7 +3,7 @@
 use half::f16;
 use prost::Message;
 
-use crate::net::{Conv, Layer, Pooling};
+use crate::net::{self, Conv, Layer, Pooling, Querybank};
 use crate::protobuf::{
     ATTRIBUTE_INT, ATTRIBUTE_INTS, Attribute, Dimension, FLOAT, FLOAT16, Graph, INT64, Model, Node,
     OperatorSet, Shape, TensorData, TensorType, Type, ValueInfo,
@@ -43,7 +43,7 @@ pub fn write(
         Input::Tokens(length) => ("tokens", INT64, vec![length], Some(length)),
     };
     let graph = Graph::default();
-    let mut writer = Writer { graph, precision, numbers: &numbers, words: None, length, dimension };
+    let mut writer = Writer { graph, precision, numbers: &numbers, words: None, length };
     let last = writer.layers(path, name.to_owned());
     // The embedding goes out under its own name.
     writer.node("Identity", &[&last], "embedding", vec![]);
@@ -69,8 +69,6 @@ struct Writer<'a> {
     words: Option<String>,
     /// Slots of a sentence.
     length: Option<i64>,
-    /// Numbers in an embedding.
-    dimension: i64,
 }
 
 /// A norm as it is folded: y = x * scale + shift, per channel.
@@ -177,6 +175,7 @@ impl Writer<'_> {
                 let norm = self.node("Max", &[&norm, &least], "", vec![]);
                 self.node("Div", &[&x, &norm], "", vec![])
             }
+            Layer::Querybank(it) => self.querybank(it, &x),
         }
     }
 
@@ -220,8 +219,8 @@ impl Writer<'_> {
     /// All placements as one batch (batch * shifts, length), their rows summed where every word
     /// still has its slot.
     fn shifted(&mut self, shifts: i64, layers: &[Layer], tokens: &str) -> String {
-        let Some(length) = self.length else {
-            panic!("a Shifted stands at the tokens");
+        let (Some(length), Some(wide)) = (self.length, net::width(layers)) else {
+            panic!("a Shifted stands at the tokens and ends in rows");
         };
         let shifts = shifts.min(length);
         let (first, axis) = (self.integers("slot_0", &[0]), self.integers("axis_1", &[1]));
@@ -251,12 +250,50 @@ impl Writer<'_> {
         let shape = self.integers("rows_of_slots", &[-1, length]);
         let rows = self.node("Reshape", &[&beside, &shape], "", vec![]);
         let embedded = self.layers(layers, rows);
-        let shape = self.integers("rows_of_placements", &[-1, shifts, self.dimension]);
+        let shape = self.integers("rows_of_placements", &[-1, shifts, wide]);
         let apart = self.node("Reshape", &[&embedded, &shape], "", vec![]);
         let axis_2 = self.integers("axis_2", &[2]);
         let weights = self.node("Unsqueeze", &[&weights, &axis_2], "", vec![]);
         let weighted = self.node("Mul", &[&apart, &weights], "", vec![]);
         self.node("ReduceSum", &[&weighted, &axis], "", vec![int("keepdims", 0)])
+    }
+
+    fn querybank(&mut self, of: &Querybank, x: &str) -> String {
+        let Querybank { name, prototypes, width, sharpness, .. } = of;
+        let sharp = *sharpness as f32;
+        let weight: Vec<f32> = (self.numbers)(&format!("{name}.weight"));
+        let weight: Vec<f32> = weight.into_iter().map(|it| it * sharp).collect();
+        let weight = self.weight(&format!("{name}.weight"), &[*prototypes, *width], &weight);
+        let bias = (self.numbers)(&format!("{name}.bias"));
+        let bias = self.constant(&format!("{name}.bias"), &[*prototypes], &bias);
+        let cosines = self.node("Gemm", &[x, &weight, &bias], "", vec![int("transB", 1)]);
+        let attributes = vec![ints("axes", &[1]), int("keepdims", 1)];
+        let near = self.node("ReduceLogSumExp", &[&cosines], "", attributes);
+        let blunt = self.constant("querybank.blunt", &[], &[1.0 / sharp]);
+        let near = self.node("Mul", &[&near, &blunt], "", vec![]);
+        let most = Querybank::MOST as f32;
+        let (low, high) = (
+            self.constant("querybank.low", &[], &[-most]),
+            self.constant("querybank.high", &[], &[most]),
+        );
+        let near = self.node("Clip", &[&near, &low, &high], "", vec![]);
+        let square = self.node("Mul", &[&near, &near], "", vec![]);
+        let share = self.node("Div", &[&square, &high], "", vec![]);
+        let missing = self.node("Sub", &[&high, &share], "", vec![]);
+        let missing = self.node("Sqrt", &[&missing], "", vec![]);
+        let [slope, base, length] = of.rows();
+        let row = |writer: &mut Self, part: &str, it: &[f32; 4]| {
+            writer.constant(&format!("querybank.{part}"), &[1, 4], it)
+        };
+        let (slope, base, length) =
+            (row(self, "slope", &slope), row(self, "base", &base), row(self, "length", &length));
+        let added = self.node("Mul", &[&near, &slope], "", vec![]);
+        let added = self.node("Add", &[&added, &base], "", vec![]);
+        let missing = self.node("Mul", &[&missing, &length], "", vec![]);
+        let added = self.node("Add", &[&added, &missing], "", vec![]);
+        let wide = self.node("Concat", &[x, &added], "", vec![int("axis", 1)]);
+        let long = self.constant("querybank.whole", &[], &[Querybank::length() as f32]);
+        self.node("Div", &[&wide, &long], "", vec![])
     }
 
     fn word_max(&mut self, x: &str, halvings: usize) -> String {

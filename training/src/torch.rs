@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use tch::{Device, Kind, Tensor};
 
-use crate::net::{self, Conv, Layer, Pooling, Role};
+use crate::net::{self, Conv, Layer, Pooling, Querybank, Role};
 
 /// The least value that a generalised mean takes in.
 pub const GEM_LEAST: f64 = 1e-6;
@@ -49,7 +49,9 @@ impl Parameters {
                     table
                 }
                 Role::Gain | Role::Variance => Tensor::ones(&it.shape, options),
-                Role::Bias | Role::LookupBias | Role::Mean => Tensor::zeros(&it.shape, options),
+                Role::Bias | Role::LookupBias | Role::Mean | Role::Querybank => {
+                    Tensor::zeros(&it.shape, options)
+                }
                 Role::Power => Tensor::full(&it.shape, 3.0, options),
             };
             (it.name, tensor)
@@ -269,6 +271,7 @@ impl Pass<'_> {
             Layer::Shifted { shifts, layers } => self.shifted(*shifts, layers, &x),
             Layer::Dropout { rate } => x.dropout(*rate, self.mode != Mode::Eval),
             Layer::Unit => unit(&x.to_kind(Kind::Float)),
+            Layer::Querybank(it) => self.querybank(it, &x),
         }
     }
 
@@ -317,6 +320,18 @@ impl Pass<'_> {
             });
         }
         sum.unwrap_or_else(|| panic!("a Shifted places a sentence at least once"))
+    }
+
+    fn querybank(&self, of: &Querybank, x: &Tensor) -> Tensor {
+        let near = self.tensor(&of.name, "weight").mm(&x.transpose(0, 1)).transpose(0, 1);
+        let near = (near * of.sharpness + self.tensor(&of.name, "bias"))
+            .logsumexp([1i64].as_slice(), true);
+        let most = Querybank::MOST;
+        let near = (near / of.sharpness).clamp(-most, most);
+        let missing = (most - near.square() / most).clamp_min(0.0).sqrt();
+        let [slope, base, length] =
+            of.rows().map(|it| Tensor::from_slice(&it).to_device(x.device()));
+        Tensor::cat(&[x, &(near * slope + base + missing * length)], 1) / Querybank::length()
     }
 
     /// Into the kind of the pass; gradients come back as float32.

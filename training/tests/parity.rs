@@ -8,7 +8,7 @@ use ort::value::Tensor as Value;
 use tch::{Device, Kind, Tensor};
 use training::net::image::{self, Backbone, Head, Stride};
 use training::net::text::{self, Form};
-use training::net::{Layer, Pooling};
+use training::net::{Layer, Pooling, Querybank, Side};
 use training::onnx::{Input, Precision, write};
 use training::torch::{Mode, Parameters, forward, numbers};
 
@@ -176,7 +176,14 @@ fn half_precision_keeps_embeddings(
 }
 
 fn texts_agree(environment: &ort::environment::Environment, form: Form, placements: i64) {
-    let path = text::shifted(&text::path(form, 50, 128, 0.2), placements);
+    let mut path = text::shifted(&text::path(form, 50, 124, 0.2), placements);
+    path.push(Layer::Querybank(Querybank {
+        name: "querybank".to_owned(),
+        prototypes: 6,
+        width: 124,
+        sharpness: 10.0,
+        side: Side::Sentence,
+    }));
     let parameters = lived_in(&path);
     let values = |name: &str| numbers(parameters.get(name));
     let bytes = write(&path, Input::Tokens(32), 128, Precision::Full, values);

@@ -21,6 +21,8 @@ use step::Trainer;
 pub const LAST: &str = "last.safetensors";
 /// Averaged weights of the best epoch so far.
 pub const BEST: &str = "best.safetensors";
+/// What evens out the hubs of [`BEST`], computed from it when it is first used.
+pub const QUERYBANK: &str = "querybank.safetensors";
 /// One JSON object an epoch.
 pub const LOG: &str = "log.jsonl";
 /// The log, drawn.
@@ -68,6 +70,7 @@ pub fn fit(run: &Run, data: &Path, out: &Path, resume: bool, device: Device) -> 
             if done.best < report.score() {
                 done.best = report.score();
                 checkpoint::save_weights(&out.join(BEST), trainer.averaged())?;
+                forget(&out.join(QUERYBANK))?;
             }
             done.epoch = epoch + 1;
             checkpoint::save(&last, trainer.state(), done)?;
@@ -81,6 +84,13 @@ pub fn fit(run: &Run, data: &Path, out: &Path, resume: bool, device: Device) -> 
         out.join(CURVES).display()
     );
     Ok(())
+}
+
+fn forget(file: &Path) -> Result<()> {
+    match std::fs::remove_file(file) {
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done.with_context(|| format!("removing {}", file.display())),
+    }
 }
 
 /// The log file, cut back to the epochs that a checkpoint holds.

@@ -37,9 +37,9 @@ pub fn nets(run: &Run, prepared: &Prepared, data: &Path, device: Device) -> Resu
     let classes = data::classes(&pictures).into_iter().max().map_or(0, |it| it + 1);
     // A tenth of a layer's bound where its length counts (paper sheet, section 2.5).
     let length = if run.loss.scale == 0.0 { 0.1 } else { 1.0 };
-    let bound = length * (3.0 / run.net.dimension as f64).sqrt();
+    let bound = length * (3.0 / run.width() as f64).sqrt();
     let options = (Kind::Float, device);
-    let share = Tensor::empty([classes, run.net.dimension], options).uniform_(-bound, bound);
+    let share = Tensor::empty([classes, run.width()], options).uniform_(-bound, bound);
     weights.insert(SHARE, share);
     if run.loss.bias {
         weights.insert(SHARE_BIAS, Tensor::zeros([classes], options));

@@ -19,7 +19,7 @@ use crate::cache::{self, Cache};
 use crate::checkpoint::State;
 use crate::config::{self, Features, Run, Stage};
 use crate::data::{self, Picture, Split};
-use crate::eval::{self, Report};
+use crate::eval::{Embedded, Report};
 use crate::loss::{self, Classes, Ranking};
 use crate::net::{self, Layer, Role, text};
 use crate::optim::{Group, Optimiser};
@@ -317,8 +317,8 @@ impl<'a> Trainer<'a> {
         let text_path = self.run.text_path(self.prepared.words.vocabulary());
         let (sentences, owner) =
             encode::sentences(&text_path, averaged, self.prepared, &self.val.pictures)?;
-        let own: Vec<i64> = owner.iter().map(|it| self.val.classes[*it]).collect();
-        Ok(eval::ranks(&pictures, &sentences, &self.val.classes, &own).report())
+        let classes = self.val.classes.clone();
+        Ok(Embedded { pictures, sentences, owner, classes }.ranks().report())
     }
 }
 

@@ -101,6 +101,8 @@ pub enum Layer {
     },
     /// To length one.
     Unit,
+    /// Takes from an embedding how near it lies to everything; behind [`Layer::Unit`].
+    Querybank(Querybank),
 }
 
 /// How the positions of a feature map become one row.
@@ -136,6 +138,67 @@ pub struct Conv {
     pub groups: i64,
     /// Whether a bias is added.
     pub bias: bool,
+}
+
+/// Querybank normalisation (Bogolin et al. 2022) inside the embedding. Some pictures are near to every
+/// sentence and crowd out the right answer. How near, h = log mean exp(sharpness * cosine) / sharpness
+/// over training sentences, is taken from a picture's scores; from a sentence's likewise, over training
+/// pictures. Four numbers more let the product of two embeddings of length one do it:
+///
+/// | | picture | sentence |
+/// | --- | --- | --- |
+/// | | x | y |
+/// | 1 | -h / a | a |
+/// | 2 | a | -h' / a |
+/// | 3 | what is missing in length | 0 |
+/// | 4 | 0 | what is missing in length |
+///
+/// So score = (cosine - h - h') / (1 + 2 a^2), a^2 being [`Querybank::MOST`], beyond which h is cut.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Querybank {
+    /// Names `weight`, (prototypes, width), and `bias`, (prototypes): the log of each one's share.
+    pub name: String,
+    /// Means of the other path's training embeddings, which stand for all of them.
+    pub prototypes: i64,
+    /// Numbers in; out come four more.
+    pub width: i64,
+    /// Of the softened largest.
+    pub sharpness: f64,
+    /// Whether pictures pass it, or sentences.
+    pub side: Side,
+}
+
+/// Which of two paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The image path.
+    Picture,
+    /// The text path.
+    Sentence,
+}
+
+impl Querybank {
+    /// Numbers that it adds.
+    pub const NUMBERS: i64 = 4;
+    /// The largest h, in cosine: beyond five standard deviations of what was measured.
+    pub const MOST: f64 = 0.125;
+
+    /// What the four numbers take of h, what they start from, and which one holds the missing length.
+    pub fn rows(&self) -> [[f32; 4]; 3] {
+        let a = Querybank::MOST.sqrt() as f32;
+        let rows = [[-1.0 / a, 0.0, 0.0, 0.0], [0.0, a, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]];
+        match self.side {
+            Side::Picture => rows,
+            Side::Sentence => {
+                rows.map(|[first, second, third, fourth]| [second, first, fourth, third])
+            }
+        }
+    }
+
+    /// By which everything is divided to come to length one.
+    pub fn length() -> f64 {
+        (1.0 + 2.0 * Querybank::MOST).sqrt()
+    }
 }
 
 /// Where the named block stands, so that what lies before it can be frozen.
@@ -183,12 +246,14 @@ pub enum Role {
     Mean,
     /// A norm's running variance: not moved by gradients.
     Variance,
+    /// A querybank: computed when training is over.
+    Querybank,
 }
 
 impl Role {
     /// Whether gradients move it.
     pub fn is_trained(self) -> bool {
-        !matches!(self, Role::Mean | Role::Variance)
+        !matches!(self, Role::Mean | Role::Variance | Role::Querybank)
     }
 }
 
@@ -227,6 +292,10 @@ fn collect(path: &[Layer], all: &mut Vec<Parameter>) {
                 }
             }
             Layer::Pool(Pooling::Gem) => all.push(parameter("gem", "power", &[1], Role::Power)),
+            Layer::Querybank(Querybank { name, prototypes, width, .. }) => {
+                all.push(parameter(name, "weight", &[*prototypes, *width], Role::Querybank));
+                all.push(parameter(name, "bias", &[*prototypes], Role::Querybank));
+            }
             Layer::Sum { branch, shortcut } => {
                 collect(branch, all);
                 collect(shortcut, all);
@@ -283,6 +352,16 @@ impl Conv {
     pub fn shape(&self) -> [i64; 4] {
         [self.output, self.input / self.groups, self.kernel[0], self.kernel[1]]
     }
+}
+
+/// Numbers in a row that comes out of a path.
+pub fn width(path: &[Layer]) -> Option<i64> {
+    path.iter().rev().find_map(|it| match it {
+        Layer::Querybank(it) => Some(it.width + Querybank::NUMBERS),
+        Layer::Linear { output, .. } => Some(*output),
+        Layer::Block { layers, .. } | Layer::Shifted { layers, .. } => width(layers),
+        _ => None,
+    })
 }
 
 /// How many numbers of a path gradients can move.

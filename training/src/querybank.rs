@@ -1,0 +1,126 @@
+//! When training is over: the prototypes that even hubs out (see [`crate::net::Querybank`]).
+
+use anyhow::{Result, ensure};
+use tch::{Device, Kind, Tensor};
+
+use crate::config::Run;
+use crate::data::Split;
+use crate::encode;
+use crate::net::{Layer, Querybank, Side};
+use crate::prepare::Prepared;
+use crate::torch::Parameters;
+
+/// Rounds of k-means: prototypes hardly move behind the eighth.
+const ROUNDS: usize = 8;
+/// Stands for the log of nothing.
+const NEVER: f64 = -1e4;
+
+/// Computes both querybanks of a run from the training pictures, whole, and their sentences; the
+/// weights already have room for them.
+pub fn compute(
+    run: &Run,
+    prepared: &Prepared,
+    text_path: &[Layer],
+    weights: &mut Parameters,
+) -> Result<()> {
+    let train = prepared.split(Split::Train);
+    let pictures = encode::pictures(run, &run.image_path(), weights, &train)?;
+    let (sentences, _) = encode::sentences(text_path, weights, prepared, &train)?;
+    let banks = [(Side::Picture, &pictures, &sentences), (Side::Sentence, &sentences, &pictures)];
+    for (side, own, others) in banks {
+        let served = run.served(Vec::new(), side);
+        let Some(Layer::Querybank(bank)) = served.last() else { continue };
+        let (prototypes, shares) = prototypes(others, bank.prototypes, run.seed)?;
+        let near = nearness(bank, own, &prototypes, &shares);
+        weights.assign(&format!("{}.weight", bank.name), &prototypes)?;
+        weights.assign(&format!("{}.bias", bank.name), &(shares - near.mean(Kind::Float)))?;
+    }
+    Ok(())
+}
+
+/// sharpness * h of each row of `own`.
+fn nearness(bank: &Querybank, own: &Tensor, prototypes: &Tensor, shares: &Tensor) -> Tensor {
+    let _guard = tch::no_grad_guard();
+    (own.mm(&prototypes.transpose(0, 1)) * bank.sharpness + shares)
+        .logsumexp([1i64].as_slice(), false)
+}
+
+/// k-means: `count` means of the rows (M, D) as (count, D), and the logs of their shares (count).
+fn prototypes(rows: &Tensor, count: i64, seed: i64) -> Result<(Tensor, Tensor)> {
+    let _guard = tch::no_grad_guard();
+    let (all, device) = (rows.size()[0], rows.device());
+    ensure!(0 < all, "there is no training embedding to make a querybank of");
+    tch::manual_seed(seed);
+    // Fewer rows than prototypes: the same row twice, of which one gets no share.
+    let chosen = Tensor::randperm(all, (Kind::Int64, Device::Cpu)).to_device(device);
+    let chosen =
+        chosen.index_select(0, &Tensor::arange(count, (Kind::Int64, device)).remainder(all));
+    let mut means = rows.index_select(0, &chosen);
+    let mut sizes = Tensor::zeros([count], (Kind::Float, device));
+    for round in 0..=ROUNDS {
+        let lengths = means.square().sum_dim_intlist([1i64].as_slice(), false, None::<Kind>) / 2.0;
+        let nearest = (rows.mm(&means.transpose(0, 1)) - lengths).argmax(1, false);
+        sizes = nearest.bincount(None::<&Tensor>, count).to_kind(Kind::Float);
+        if round < ROUNDS {
+            let sums = means.zeros_like().index_add(0, &nearest, rows);
+            let filled = sizes.gt(0.0).unsqueeze(1);
+            means = (sums / sizes.clamp_min(1.0).unsqueeze(1)).where_self(&filled, &means);
+        }
+    }
+    let shares = (sizes / all as f64).log().clamp_min(NEVER);
+    Ok((means, shares))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torch::{Mode, forward, unit};
+
+    #[test]
+    fn prototypes_are_means_of_what_lies_together() {
+        let rows = Tensor::from_slice(&[1.0f32, 0.0, 0.9, 0.0, 0.0, 1.0, 0.0, 0.8]).view((4, 2));
+        let (means, shares) = prototypes(&rows, 2, 1).unwrap();
+        let mut firsts = Vec::<f32>::try_from(means.select(1, 0)).unwrap();
+        firsts.sort_by(f32::total_cmp);
+        assert!((firsts[0], firsts[1]) == (0.0, 0.95), "{firsts:?}");
+        assert!((shares.exp().sum(Kind::Float).double_value(&[]) - 1.0).abs() < 1e-6);
+        // More prototypes than rows: the rest has no share.
+        let (_, shares) = prototypes(&rows, 6, 1).unwrap();
+        assert_eq!(shares.gt(NEVER).sum(Kind::Int64).int64_value(&[]), 4);
+    }
+
+    /// The four numbers do what the formula says, and every embedding has length one.
+    #[test]
+    fn scores_lose_what_hubs_have() {
+        tch::manual_seed(3);
+        let random = |rows: i64| unit(&Tensor::randn([rows, 16], (Kind::Float, Device::Cpu)));
+        let rows = [random(5), random(7)];
+        let served = [(Side::Picture, &rows[0]), (Side::Sentence, &rows[1])].map(|(side, x)| {
+            let bank = Querybank {
+                name: "bank".to_owned(),
+                prototypes: 9,
+                width: 16,
+                sharpness: 10.0,
+                side,
+            };
+            let path = [Layer::Querybank(bank.clone())];
+            let mut weights = Parameters::fresh(&path, Device::Cpu);
+            let (means, shares) =
+                (random(9) * 0.4, Tensor::full([9], -2.2, (Kind::Float, Device::Cpu)));
+            weights.assign("bank.weight", &means).unwrap();
+            weights.assign("bank.bias", &shares).unwrap();
+            let h = nearness(&bank, x, &means, &shares) / bank.sharpness;
+            (forward(&path, &weights, x, Mode::Eval), h.clamp(-Querybank::MOST, Querybank::MOST))
+        });
+        let [(pictures, h), (sentences, other)] = served;
+        assert_eq!(pictures.size(), [5, 20]);
+        for it in [&pictures, &sentences] {
+            let lengths = it.norm_scalaropt_dim(2.0, [1i64].as_slice(), false);
+            assert!((lengths - 1.0).abs().max().double_value(&[]) < 1e-6);
+        }
+        let cosines = rows[0].mm(&rows[1].transpose(0, 1));
+        let expected = (cosines - h.unsqueeze(1) - other.unsqueeze(0)) / 1.25;
+        let got = pictures.mm(&sentences.transpose(0, 1));
+        assert!((got - expected).abs().max().double_value(&[]) < 1e-6);
+    }
+}
