@@ -17,7 +17,7 @@ pub const FORMAT: u32 = 1;
 pub const MANIFEST: &str = "dualpath.json";
 /// The image path: `pixels` (batch, 3, size, size) float32 to `embedding` (batch, dimension) float32.
 pub const IMAGE_GRAPH: &str = "image.onnx";
-/// The text path: `tokens` (batch, length) int64 to `embedding` (batch, dimension) float32.
+/// The text path: `tokens` (batch, length or any) int64 to `embedding` (batch, dimension) float32.
 pub const TEXT_GRAPH: &str = "text.onnx";
 /// Words to ids, in Hugging Face's form.
 pub const TOKENIZER: &str = "tokenizer.json";

@@ -46,7 +46,8 @@ def graph(kind):
     if kind == "image":
         given = {"pixels": np.random.default_rng(1).standard_normal((1, 3, 224, 224), dtype="f4")}
     else:
-        given = {"tokens": np.array([[*range(2, 14), *[0] * 20]], dtype="i8")}
+        # As many words as the sentences above have: the extension cuts padding off.
+        given = {"tokens": np.array([[*range(2, 10)]], dtype="i8")}
     return lambda: session.run(None, given)
 
 

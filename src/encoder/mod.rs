@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
-use ndarray::{Array2, Array4, ArrayViewMut3};
+use ndarray::{Array2, Array4, ArrayView1, ArrayViewMut3, s};
 
 pub use registry::{DEFAULT, drop_model, find, list, load};
 pub use runtime::{state as runtime_state, use_library};
@@ -21,6 +21,7 @@ use crate::embedding::Embedding;
 use crate::error::{Error, Result};
 use crate::image;
 use crate::model::{IMAGE_GRAPH, Manifest, Model, TEXT_GRAPH};
+use crate::text::PADDING;
 
 /// Pictures that go through the image path in one call.
 pub const BATCH: usize = 32;
@@ -113,7 +114,13 @@ impl Encoder {
                     .zip(self.model.words.ids(sentence)?)
                     .for_each(|(slot, id)| *slot = id);
             }
-            embeddings.extend(self.texts()?.run(tokens)?);
+            let texts = self.texts()?;
+            if texts.takes_any_length() {
+                let used = |row: ArrayView1<i64>| row.iter().rposition(|it| *it != PADDING);
+                let longest = tokens.outer_iter().filter_map(used).max().map_or(1, |it| it + 1);
+                tokens = tokens.slice(s![.., ..longest]).to_owned();
+            }
+            embeddings.extend(texts.run(tokens)?);
         }
         Ok(embeddings)
     }
@@ -220,6 +227,11 @@ type Work<'a> = ((&'a &'a [u8], ArrayViewMut3<'a, f32>), &'a mut Option<Error>);
 struct Run<'a>(&'a Mutex<Graph>);
 
 impl Run<'_> {
+    /// Whether padding may be cut off.
+    fn takes_any_length(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).takes_any_length()
+    }
+
     fn run<D: ndarray::Dimension + 'static, T>(
         &self,
         input: ndarray::Array<T, D>,

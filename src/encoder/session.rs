@@ -10,15 +10,18 @@ use ort::value::{Outlet, PrimitiveTensorElementType, Tensor, TensorElementType, 
 use super::{cores, runtime};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
-use crate::model::{IMAGE_GRAPH, Model};
+use crate::model::{IMAGE_GRAPH, Model, TEXT_GRAPH};
 
 const OUTPUT: &str = "embedding";
+/// A dimension of no fixed size.
+const ANY: i64 = -1;
 
 /// An opened graph: one input, one output, (batch, ...) to (batch, dimension).
 pub struct Graph {
     session: Session,
     model: String,
     dimension: usize,
+    any_length: bool,
 }
 
 impl Graph {
@@ -46,6 +49,9 @@ impl Graph {
                 .commit_from_memory(bytes)
         };
         let session = open().map_err(|err| refused(format!("{file} is refused: {err}")))?;
+        let any_length = file == TEXT_GRAPH
+            && matches!(session.inputs(), [it] if fits(it, input, element, &[ANY]));
+        let row = if any_length { vec![ANY] } else { row };
         for (outlets, name, element, row) in [
             (session.inputs(), input, element, row),
             (
@@ -71,7 +77,13 @@ impl Graph {
                 )));
             }
         }
-        Ok(Graph { session, model: name.to_owned(), dimension: manifest.dimension })
+        Ok(Graph { session, model: name.to_owned(), dimension: manifest.dimension, any_length })
+    }
+
+    /// Whether a text graph takes sentences of fewer slots than the manifest's, as those do in
+    /// which padding changes nothing.
+    pub fn takes_any_length(&self) -> bool {
+        self.any_length
     }
 
     /// One call of the model.
@@ -104,6 +116,6 @@ fn fits(outlet: &Outlet, name: &str, element: TensorElementType, row: &[i64]) ->
     // The batch must be free; the rest as in the manifest.
     outlet.name() == name
         && *ty == element
-        && shape.first() == Some(&-1)
+        && shape.first() == Some(&ANY)
         && shape.get(1..) == Some(row)
 }

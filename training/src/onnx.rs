@@ -22,6 +22,9 @@ pub enum Precision {
     Half,
 }
 
+/// A dimension that is free beside the batch.
+const ANY: i64 = -1;
+
 /// What a graph takes: its name and one row's shape.
 pub enum Input<'a> {
     /// float32
@@ -40,7 +43,11 @@ pub fn write(
 ) -> Vec<u8> {
     let (name, element, row, length) = match input {
         Input::Pixels(shape) => ("pixels", FLOAT, shape.to_vec(), None),
-        Input::Tokens(length) => ("tokens", INT64, vec![length], Some(length)),
+        Input::Tokens(length) => {
+            // Where no stride tells positions apart, empty ones need not be computed.
+            let slots = if net::ignores_padding(path) { ANY } else { length };
+            ("tokens", INT64, vec![slots], Some(length))
+        }
     };
     let graph = Graph::default();
     let mut writer = Writer { graph, precision, numbers: &numbers, words: None, length };
@@ -135,6 +142,7 @@ impl Writer<'_> {
             }
             Layer::Flatten => self.node("Flatten", &[&x], "", vec![int("axis", 1)]),
             Layer::WordMax { halvings } => self.word_max(&x, *halvings),
+            Layer::WordMeanMax => self.word_mean_max(&x),
             Layer::Linear { name, input, output, bias } => {
                 let bias = bias.then(|| (self.numbers)(&format!("{name}.bias")));
                 let (weight, bias) =
@@ -296,14 +304,34 @@ impl Writer<'_> {
         self.node("Div", &[&wide, &long], "", vec![])
     }
 
-    fn word_max(&mut self, x: &str, halvings: usize) -> String {
+    /// 1 where a slot has a word, else 0: (batch, length).
+    fn is_word(&mut self) -> String {
         let Some(tokens) = self.words.clone() else {
-            panic!("WordMax stands behind a Lookup");
+            panic!("words are pooled behind a Lookup");
         };
         let zero = self.integers("no_word", &[0]);
         let is_word = self.node("Greater", &[&tokens, &zero], "", vec![]);
-        let flat = self.node("Cast", &[&is_word], "", vec![int("to", i64::from(FLOAT))]);
-        let axes = self.integers("axes_1_2", &[1, 2]);
+        self.node("Cast", &[&is_word], "", vec![int("to", i64::from(FLOAT))])
+    }
+
+    fn word_mean_max(&mut self, x: &str) -> String {
+        let (flat, axes) = (self.is_word(), self.integers("axes_1_2", &[1, 2]));
+        let words = self.node("Unsqueeze", &[&flat, &axes], "", vec![]);
+        let over = self.integers("axes_2_3", &[2, 3]);
+        let sum = |writer: &mut Self, of: &str| {
+            writer.node("ReduceSum", &[of, &over], "", vec![int("keepdims", 0)])
+        };
+        let kept = self.node("Mul", &[x, &words], "", vec![]);
+        let (total, count) = (sum(self, &kept), sum(self, &words));
+        let one = self.constant("one", &[], &[1.0]);
+        let count = self.node("Max", &[&count, &one], "", vec![]);
+        let mean = self.node("Div", &[&total, &count], "", vec![]);
+        let largest = self.largest(x, &words);
+        self.node("Concat", &[&mean, &largest], "", vec![int("axis", 1)])
+    }
+
+    fn word_max(&mut self, x: &str, halvings: usize) -> String {
+        let (flat, axes) = (self.is_word(), self.integers("axes_1_2", &[1, 2]));
         let mut words = self.node("Unsqueeze", &[&flat, &axes], "", vec![]);
         for _ in 0..halvings {
             let attributes = vec![
@@ -313,8 +341,13 @@ impl Writer<'_> {
             ];
             words = self.node("MaxPool", &[&words], "", attributes);
         }
+        self.largest(x, &words)
+    }
+
+    /// Over the positions where `words` is 1.
+    fn largest(&mut self, x: &str, words: &str) -> String {
         let (one, far) = (self.constant("one", &[], &[1.0]), self.constant("far", &[], &[1e4]));
-        let less = self.node("Sub", &[&words, &one], "", vec![]);
+        let less = self.node("Sub", &[words, &one], "", vec![]);
         let penalty = self.node("Mul", &[&less, &far], "", vec![]);
         let masked = self.node("Add", &[x, &penalty], "", vec![]);
         self.node("ReduceMax", &[&masked], "", vec![ints("axes", &[2, 3]), int("keepdims", 0)])
@@ -436,7 +469,10 @@ fn ints(name: &str, values: &[i64]) -> Attribute {
 
 fn value(name: &str, elem_type: i32, row: &[i64]) -> ValueInfo {
     let batch = Dimension { dim_param: Some("batch".to_owned()), dim_value: None };
-    let fixed = row.iter().map(|it| Dimension { dim_value: Some(*it), dim_param: None });
+    let fixed = row.iter().map(|it| match *it {
+        ANY => Dimension { dim_value: None, dim_param: Some("slots".to_owned()) },
+        it => Dimension { dim_value: Some(it), dim_param: None },
+    });
     let shape = Shape { dim: std::iter::once(batch).chain(fixed).collect() };
     let tensor_type = TensorType { elem_type, shape: Some(shape) };
     ValueInfo { name: name.to_owned(), r#type: Some(Type { tensor_type: Some(tensor_type) }) }

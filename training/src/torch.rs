@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::net::{self, Conv, Layer, Pooling, Querybank, Role};
 
+const BEHIND_A_LOOKUP: &str = "words are pooled behind a Lookup";
 /// The least value that a generalised mean takes in.
 pub const GEM_LEAST: f64 = 1e-6;
 /// How far a norm's running moments move at each step (section 2.5).
@@ -131,9 +132,7 @@ impl Parameters {
 
 /// Runs the layers over `input`: pixels, cached features, or token ids.
 pub fn forward(path: &[Layer], parameters: &Parameters, input: &Tensor, mode: Mode) -> Tensor {
-    // Where no stride tells positions apart, empty ones need not be computed.
-    let packs =
-        mode != Mode::Eval && path.iter().any(|it| matches!(it, Layer::WordMax { halvings: 0 }));
+    let packs = mode != Mode::Eval && net::ignores_padding(path);
     let mut pass = Pass { parameters, mode, packs, words: None, packed: None };
     pass.layers(path, input.shallow_clone())
 }
@@ -194,6 +193,15 @@ impl Packed {
         );
         start.internal_scatter_reduce(0, &owner, &rows, "amax", true)
     }
+
+    /// The mean of each sentence's words, (sentences, channels).
+    fn mean(&self, x: &Tensor) -> Tensor {
+        let rows = x.flatten(1, -1);
+        let sums =
+            rows.new_zeros([self.count, rows.size()[1]].as_slice(), (rows.kind(), rows.device()));
+        let words = self.owner.bincount(None::<&Tensor>, self.count).clamp_min(1);
+        sums.index_add(0, &self.owner, &rows) / words.to_kind(rows.kind()).unsqueeze(1)
+    }
 }
 
 impl Pass<'_> {
@@ -234,9 +242,19 @@ impl Pass<'_> {
             Layer::Pool(pooling) => self.pool(pooling, &x),
             Layer::Flatten => x.flatten(1, -1),
             Layer::WordMax { .. } if let Some(packed) = &self.packed => packed.largest(&x),
+            Layer::WordMeanMax if let Some(packed) = &self.packed => {
+                Tensor::cat(&[packed.mean(&x), packed.largest(&x)], 1)
+            }
+            Layer::WordMeanMax => {
+                let words = self.words.as_ref().unwrap_or_else(|| panic!("{BEHIND_A_LOOKUP}"));
+                let over = [2i64, 3].as_slice();
+                let count = words.sum_dim_intlist(over, false, None::<Kind>).clamp_min(1.0);
+                let mean = (&x * words).sum_dim_intlist(over, false, None::<Kind>) / count;
+                Tensor::cat(&[mean, (&x + (words - 1.0) * 1e4).amax(over, false)], 1)
+            }
             Layer::WordMax { halvings } => {
                 let words = self.words.as_ref().map(Tensor::shallow_clone);
-                let mut words = words.unwrap_or_else(|| panic!("WordMax stands behind a Lookup"));
+                let mut words = words.unwrap_or_else(|| panic!("{BEHIND_A_LOOKUP}"));
                 for _ in 0..*halvings {
                     // The strided convolution's own geometry: two wide, one pad on the left.
                     words = words.constant_pad_nd([1i64, 0]).max_pool2d(
@@ -377,7 +395,13 @@ mod tests {
     #[test]
     fn packed_words_give_what_padded_ones_give() {
         tch::manual_seed(1);
-        let path = text::path(Form::Flat, 9, 8, 0.0);
+        for form in [Form::Flat, Form::FlatMeanMax] {
+            packed_like_padded(form);
+        }
+    }
+
+    fn packed_like_padded(form: Form) {
+        let path = text::path(form, 9, 8, 0.0);
         let mut parameters = Parameters::fresh(&path, Device::Cpu);
         let norms = net::parameters(&path).into_iter().map(|it| it.name);
         parameters.fix(norms.filter_map(|it| it.strip_suffix(".running_mean").map(str::to_owned)));

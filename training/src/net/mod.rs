@@ -64,6 +64,8 @@ pub enum Layer {
         /// How often the path halved the length before.
         halvings: usize,
     },
+    /// The mean over the positions that hold words beside the largest; no stride before it; flat.
+    WordMeanMax,
     /// Fully connected; no bias where a [`Layer::Norm`] follows.
     Linear {
         /// Names `weight`, (output, input), and `bias`.
@@ -201,6 +203,12 @@ impl Querybank {
     }
 }
 
+/// Whether a sentence's row is the same however many empty slots follow: no stride tells positions
+/// apart, and only words are pooled.
+pub fn ignores_padding(path: &[Layer]) -> bool {
+    path.iter().any(|it| matches!(it, Layer::WordMax { halvings: 0 } | Layer::WordMeanMax))
+}
+
 /// Where the named block stands, so that what lies before it can be frozen.
 pub fn position(path: &[Layer], block: &str) -> Option<usize> {
     path.iter().position(|it| matches!(it, Layer::Block { name, .. } if name == block))
@@ -307,6 +315,7 @@ fn collect(path: &[Layer], all: &mut Vec<Parameter>) {
             | Layer::Pool(_)
             | Layer::Flatten
             | Layer::WordMax { .. }
+            | Layer::WordMeanMax
             | Layer::Dropout { .. }
             | Layer::Unit => {}
         }

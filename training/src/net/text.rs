@@ -16,6 +16,8 @@ pub enum Form {
     Strided,
     /// Every word keeps its position to the end: three blocks, no stride.
     Flat,
+    /// The same, whose mean over the words goes on beside the largest.
+    FlatMeanMax,
 }
 
 /// The whole text path, token ids (batch, length) to unit embeddings (batch, dimension).
@@ -55,10 +57,16 @@ pub fn path(form: Form, words: i64, dimension: i64, dropout: f64) -> Vec<Layer> 
             path.push(Layer::WordMax { halvings: 2 }); // (B, 1024)
             1024
         }
-        Form::Flat => {
+        Form::Flat | Form::FlatMeanMax => {
             path.extend(blocks(&[(300, 256, 512, 1), (512, 256, 512, 1), (512, 256, 1024, 1)]));
-            path.push(Layer::WordMax { halvings: 0 }); // (B, 1024)
-            1024
+            if form == Form::Flat {
+                path.push(Layer::WordMax { halvings: 0 }); // (B, 1024)
+                1024
+            } else {
+                // Largest values are an order above means: one scale for both.
+                path.extend([Layer::WordMeanMax, norm("text_pool_bn", 2048)]); // (B, 2048)
+                2048
+            }
         }
     };
     path.extend([
