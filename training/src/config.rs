@@ -115,6 +115,9 @@ pub struct Net {
     pub dropout: f64,
     /// The backbone's weights, `.safetensors`; without them it starts at random.
     pub weights: Option<PathBuf>,
+    /// Whether the head's first layer starts at ImageNet's classifier, `fc.weight` of `weights`.
+    #[serde(default)]
+    pub classifier: bool,
     /// Word vectors in word2vec's or GloVe's form, text or binary.
     pub words: Option<PathBuf>,
     /// Prototypes by which hubs are evened out, see [`Querybank`]; 0 for none. Four of the
@@ -395,6 +398,9 @@ impl Run {
         }
         if self.augment.views == 0 {
             bail!("augment.views = 0 (at least 1: the whole picture)");
+        }
+        if self.net.classifier && self.net.weights.is_none() {
+            bail!("net.classifier needs net.weights");
         }
         if self.data.known_words && self.net.words.is_none() {
             bail!("data.known_words needs net.words");

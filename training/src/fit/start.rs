@@ -8,7 +8,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::Run;
 use crate::data::{self, Split};
-use crate::net::{self, Layer};
+use crate::encode;
+use crate::net::{self, Layer, Pooling};
 use crate::prepare::Prepared;
 use crate::torch::Parameters;
 
@@ -18,6 +19,10 @@ pub const SHARE: &str = "share";
 pub const SHARE_BIAS: &str = "share.bias";
 /// The learned log of InfoNCE's scale.
 pub const TEMPERATURE: &str = "temperature";
+/// What torchvision's and Keras' weights call ImageNet's classes, (classes, channels).
+const CLASSIFIER: &str = "fc.weight";
+/// Pictures on which channels' spread is measured.
+const SAMPLE: usize = 256;
 
 /// Fresh nets for a run: pretrained backbone and word vectors where given, W_share, temperature.
 pub fn nets(run: &Run, prepared: &Prepared, data: &Path, device: Device) -> Result<Parameters> {
@@ -27,6 +32,9 @@ pub fn nets(run: &Run, prepared: &Prepared, data: &Path, device: Device) -> Resu
     if let Some(file) = &run.net.weights {
         let head = net::position(&image_path, "head").context("the image path has no head")?;
         pretrain(&mut weights, &image_path[..head], &data.join(file))?;
+        if run.net.classifier {
+            classify(run, prepared, &weights, &image_path[..head], &data.join(file))?;
+        }
     }
     let words = prepared.words.vocabulary();
     weights.extend(Parameters::fresh(&run.text_path(words), device));
@@ -71,6 +79,49 @@ fn pretrain(weights: &mut Parameters, backbone: &[Layer], file: &Path) -> Result
     }
     let norms = wanted.iter().filter(|it| !missing.contains(*it));
     weights.fix(norms.filter_map(|it| it.strip_suffix(".running_mean")).map(str::to_owned));
+    Ok(())
+}
+
+/// Writes ImageNet's classes over the first rows of the head's first layer: six thousand pictures
+/// teach less about what to tell apart than a million did.
+fn classify(
+    run: &Run,
+    prepared: &Prepared,
+    weights: &Parameters,
+    backbone: &[Layer],
+    file: &Path,
+) -> Result<()> {
+    let found = Tensor::read_safetensors(file)
+        .with_context(|| format!("reading {}", file.display()))?
+        .into_iter()
+        .find(|it| it.0 == CLASSIFIER);
+    let (_, rows) = found.with_context(|| {
+        format!("{} has no {CLASSIFIER} (set net.classifier=false)", file.display())
+    })?;
+    let first = weights.get("fc1.weight");
+    let device = first.device();
+    let rows = rows.to_device(device).to_kind(Kind::Float).flatten(1, -1);
+    let (classes, wide) = (rows.size()[0].min(first.size()[0]), rows.size()[1]);
+    ensure!(
+        wide <= first.size()[1],
+        "{CLASSIFIER} of {} reads {wide} channels, the backbone has {}",
+        file.display(),
+        first.size()[1]
+    );
+    let _guard = tch::no_grad_guard();
+    let mut rows = rows.narrow(0, 0, classes);
+    if run.net.pooling == Pooling::MeanMax {
+        // The norm between divides by what the rows have to multiply with.
+        let train = prepared.split(Split::Train);
+        let sample = encode::pictures(run, backbone, weights, &train[..train.len().min(SAMPLE)])?;
+        rows *= sample.narrow(1, 0, wide).std_dim([0i64].as_slice(), false, true);
+    }
+    let length = |it: &Tensor| it.norm_scalaropt_dim(2.0, [1i64].as_slice(), true);
+    let rows = &rows / length(&rows).clamp_min(1e-12) * length(first).mean(Kind::Float);
+    let mut target = first.narrow(0, 0, classes);
+    let _ = target.zero_();
+    target.narrow(1, 0, wide).copy_(&rows);
+    println!("{classes} of the head's {} rows start at ImageNet's classes", first.size()[0]);
     Ok(())
 }
 
