@@ -16,11 +16,46 @@ use training::{device, fit, onnx, report, served};
 ///
 /// A run is a file (see training/runs); what it makes goes to a folder of its name below --out.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version, about, after_long_help = WHOLE)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
+
+const WHOLE: &str = "\
+Example, from nothing to a model that SQL can load:
+  train prepare training/runs/own-pictures.toml --data FOLDER --set data.captions=captions.csv
+  train fit     training/runs/own-pictures.toml --data FOLDER --set data.captions=captions.csv
+  train eval    training/runs/own-pictures.toml --data FOLDER --set data.captions=captions.csv
+  train export  training/runs/own-pictures.toml --data FOLDER --set data.captions=captions.csv --to models/mine
+  sqlite> INSERT INTO dualpath_models(name, path) VALUES ('mine', '/full/path/models/mine');
+
+Exit status: 0 when it is done, 1 for an error, 2 for a wrong command line.";
+const PREPARE: &str = "\
+Example:
+  train prepare training/runs/own-pictures.toml --data FOLDER --set data.captions=captions.csv
+
+captions.csv has a header `file,caption` and a row a caption; a picture may have many rows. Columns
+`split` (train, val, test) and `class` are read where they are there. Other forms of captions: data.form
+= json-lines, coco, karpathy, flickr30k, cuhk-pedes.";
+const FIT: &str = "\
+Examples:
+  train fit training/runs/dualpath-quick.toml --data DATA
+  train fit training/runs/flickr8k-mobile.toml --data DATA --resume     goes on after an interruption
+  train fit training/runs/paper-flickr30k.toml --data DATA --device cuda
+  train fit training/runs/own-pictures.toml --data DATA --set stage.0.epochs=40 --set seed=2
+
+`waited` in an epoch's line is the share of its time in which steps stood still for want of pictures.";
+const EVAL: &str = "\
+Examples:
+  train eval training/runs/paper-coco.toml --data DATA --split test --folds 5    COCO's 1K
+  train eval training/runs/dualpath-quick.toml --data DATA --json
+  train eval training/runs/dualpath-quick.toml --data DATA --model models/mine
+  train eval training/runs/dualpath-quick.toml --data DATA --database album.db --table album";
+const EXPORT: &str = "\
+Examples:
+  train export training/runs/dualpath-quick.toml --data DATA --to models/mine
+  train export training/runs/paper-flickr30k.toml --data DATA --to models/paper --placements 32 --precision full";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -29,12 +64,14 @@ enum Verb {
     /// Reads the captions and pictures that the run file names, decodes every picture once, leaves
     /// out what is broken or has no sentence and says so by name, and writes pictures.json and
     /// tokenizer.json.
+    #[command(after_long_help = PREPARE)]
     Prepare(Place),
     /// Trains; prints losses and validation recall every epoch, keeps the best.
     ///
     /// Writes best.safetensors (the averaged weights of the best epoch), last.safetensors (all
     /// that --resume needs), log.jsonl, curves.svg, and at the end retrieval.html. What frozen
     /// layers compute is kept in cache/ beside the runs, which may be removed. A GPU is used where libtorch finds one.
+    #[command(after_long_help = FIT)]
     Fit {
         #[command(flatten)]
         place: Place,
@@ -50,6 +87,7 @@ enum Verb {
     /// Of the run's best weights, or with --model of a model folder as the extension runs it, or with
     /// --database and --table of the model that a table was made with. With 95 % intervals over
     /// 1,000 bootstrap samples of the pictures.
+    #[command(after_long_help = EVAL)]
     Eval {
         #[command(flatten)]
         place: Place,
@@ -83,6 +121,7 @@ enum Verb {
     /// Writes the best weights as a model folder for dualpath_models.
     ///
     /// image.onnx, text.onnx, tokenizer.json and dualpath.json with digests, notice and recall.
+    #[command(after_long_help = EXPORT)]
     Export {
         #[command(flatten)]
         place: Place,
