@@ -32,6 +32,7 @@ def ours(folder):
         "name": "speed",
         "data.held_out": f"[0,{6000 - PICTURES}]",
         "augment.sentences": 1,
+        "stage.0.weights": "{ranking=1.0,image=0.25,text=0.25}",
         "stage.0.train_from": "stem",
         "stage.0.cache": "false",
         "stage.0.batch": BATCH,

@@ -64,7 +64,7 @@ class ImagePath(nn.Module):
                 it.conv.bias.data.copy_(weights[f"conv{it.index:02}.bias"])
         self.head = nn.Sequential(
             norm(2560), nn.Linear(2560, 1024, bias=False), norm(1024), nn.ReLU(inplace=True),
-            nn.Dropout(0.2), nn.Linear(1024, 512, bias=False), norm(512))
+            nn.Dropout(0.3), nn.Linear(1024, 512, bias=False), norm(512))
 
     def forward(self, x):
         x = self.backbone(x)
@@ -88,12 +88,13 @@ class TextPath(nn.Module):
         super().__init__()
         self.lookup = nn.Embedding(words, 300, padding_idx=0)
         self.blocks = nn.Sequential(norm(300), Residual(300, 256, 512), Residual(512, 256, 512), Residual(512, 256, 1024))
-        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(1024, 512, bias=False), norm(512))
+        self.head = nn.Sequential(norm(2048), nn.Dropout(0.3), nn.Linear(2048, 512, bias=False), norm(512))
 
     def forward(self, tokens):
         x = self.blocks(self.lookup(tokens).transpose(1, 2))
-        x = x.masked_fill(~(tokens > 0).unsqueeze(1), -1e4)
-        return F.normalize(self.head(x.amax(2)))
+        is_word = (tokens > 0).unsqueeze(1)
+        mean = (x * is_word).sum(2) / is_word.sum(2)
+        return F.normalize(self.head(torch.cat([mean, x.masked_fill(~is_word, -1e4).amax(2)], 1)))
 
 
 class Pictures(torch.utils.data.Dataset):
