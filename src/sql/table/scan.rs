@@ -1,6 +1,7 @@
 //! How a query is answered: what the planner is told, and the cursor that follows.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 use super::{DISTANCE, Dualpath, EMBEDDING, IMAGE, K, TEXT};
 use crate::embedding::Embedding;
@@ -78,7 +79,7 @@ pub fn plan(plan: &mut Plan<'_>, rows: i64) -> Result<Verdict> {
     };
     // A limit may end the scan only if no row that it counts is dropped afterwards.
     let mut all_applied = in_order;
-    let mut single = false;
+    let (mut single, mut listed) = (false, false);
     for it in &constraints {
         if matches!(it.operator, Operator::Match | Operator::Limit | Operator::Offset) {
             continue;
@@ -88,8 +89,9 @@ pub fn plan(plan: &mut Plan<'_>, rows: i64) -> Result<Verdict> {
             continue;
         }
         match (it.column, it.operator) {
-            (None, Operator::Equal) if plan.is_in(it) && searches => {
-                plan.argument(it, note::ROWID_IN, true)
+            (None, Operator::Equal) if plan.is_in(it) => {
+                listed = true;
+                plan.argument(it, note::ROWID_IN, true);
             }
             (None, Operator::Equal) => {
                 single = true;
@@ -122,13 +124,15 @@ pub fn plan(plan: &mut Plan<'_>, rows: i64) -> Result<Verdict> {
     if in_order && !order.is_empty() {
         plan.ordered();
     }
-    match (searches, single) {
-        (true, _) => plan.costs(1e3 + rows as f64, 100),
-        (false, true) => {
-            plan.unique();
-            plan.costs(1.0, 1);
-        }
-        (false, false) => plan.costs(1e5 + 10.0 * rows as f64, rows.max(1)),
+    if searches {
+        plan.costs(1e3 + rows as f64, 100);
+    } else if single {
+        plan.unique();
+        plan.costs(1.0, 1);
+    } else if listed {
+        plan.costs(1e2, 100);
+    } else {
+        plan.costs(1e5 + 10.0 * rows as f64, rows.max(1));
     }
     Ok(Verdict::Possible)
 }
@@ -277,8 +281,13 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
     }
     let mut cursor = Cursor { searches: query.is_some(), count_asked, ..Cursor::default() };
     let Some((column, value)) = query else {
-        cursor.more = More::Rowids(first, last);
-        cursor.advance(table.store())?;
+        match among {
+            Some(rowids) => cursor.rows = held(table.store(), rowids, first..=last)?,
+            None => {
+                cursor.more = More::Rowids(first, last);
+                cursor.advance(table.store())?;
+            }
+        }
         return Ok(cursor);
     };
     let query = table.query(column, value)?;
@@ -308,6 +317,15 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
         }
     }
     Ok(cursor)
+}
+
+/// Those rows of a list that are there, rising.
+fn held(store: &Store, rowids: HashSet<i64>, range: RangeInclusive<i64>) -> Result<Vec<Hit>> {
+    let places = store.places(rowids.into_iter().filter(|it| range.contains(it)))?;
+    let mut rows: Vec<Hit> =
+        places.into_iter().map(|it| Hit { rowid: it.rowid, distance: 0.0 }).collect();
+    rows.sort();
+    Ok(rows)
 }
 
 /// The rowids, where they are so few that a scan would cost more.
