@@ -234,6 +234,23 @@ fn without_onnx_runtime_only_encoding_fails() {
         }
     }
     assert_eq!(count(&connection), 0);
+    // A sync fails too, instead of listing every row as broken.
+    connection
+        .execute_batch(
+            "CREATE TABLE photos(jpeg BLOB, caption TEXT);
+             CREATE VIRTUAL TABLE over USING dualpath(content = 'photos', image = 'jpeg', text = 'caption')",
+        )
+        .unwrap();
+    let insert = "INSERT INTO photos VALUES (?1, 'a dog')";
+    connection.execute(insert, [picture("palette.png")]).unwrap();
+    for sql in ["INSERT INTO over(over) VALUES ('sync')", "SELECT dualpath_sync('over')"] {
+        let refused = host::message(connection.query_row(sql, [], |_| Ok(())));
+        assert!(refused.contains("ONNX Runtime is missing"), "{sql}: {refused}");
+    }
+    assert_eq!(
+        text(&connection, "SELECT count(*) || dualpath_check('over') FROM over_skipped"),
+        "0ok"
+    );
     let debug = text(&connection, "SELECT dualpath_debug()");
     assert!(debug.contains("no library found"), "{debug}");
     let refused = host::message(connection.query_row(

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
-use super::{DISTANCE, Dualpath, EMBEDDING, IMAGE, K, TEXT};
+use super::{CONTENT_ROWID, DISTANCE, Dualpath, EMBEDDING, IMAGE, K, KIND, TEXT};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
 use crate::index::{Hit, Rows, Source, Want, nearest};
@@ -32,6 +32,9 @@ mod note {
     pub const ROWID_IN: char = '@';
     pub const ROWID_FROM: char = '>';
     pub const ROWID_TO: char = '<';
+    pub const KIND: char = 'y';
+    pub const CONTENT: char = 'c';
+    pub const CONTENT_IN: char = 'C';
 }
 
 /// Says how a query would be answered.
@@ -107,6 +110,14 @@ pub fn plan(plan: &mut Plan<'_>, rows: i64) -> Result<Verdict> {
                 plan.argument(it, note::WITHIN, false);
             }
             (Some(K), Operator::Equal) => plan.argument(it, note::K, true),
+            (Some(KIND), Operator::Equal) if !plan.is_in(it) => {
+                plan.argument(it, note::KIND, false);
+            }
+            (Some(CONTENT_ROWID), Operator::Equal) => {
+                listed = true;
+                let note = if plan.is_in(it) { note::CONTENT_IN } else { note::CONTENT };
+                plan.argument(it, note, false);
+            }
             _ => all_applied = false,
         }
         // Ranges are read as "from" and "to" themselves, so SQLite may still drop a boundary row.
@@ -217,18 +228,18 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
     let mut within = f64::INFINITY;
     let (mut limit, mut offset, mut count_asked) = (None, 0, None);
     for (note, argument) in notes.chars().zip(arguments) {
-        if note == note::ROWID_IN {
+        if matches!(note, note::ROWID_IN | note::CONTENT_IN) {
             let mut rowids = HashSet::new();
             argument.each(|value| {
                 if let Value::Integer(rowid) = value {
-                    rowids.insert(rowid);
+                    match note {
+                        note::ROWID_IN => rowids.extend([rowid]),
+                        _ => rowids.extend(table.rowids_of(rowid)),
+                    }
                 }
                 Ok(())
             })?;
-            among = Some(match among {
-                None => rowids,
-                Some(before) => before.intersection(&rowids).copied().collect(),
-            });
+            among = Some(narrowed(among, rowids));
             continue;
         }
         let value = argument.value()?;
@@ -274,6 +285,18 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
                 first = first.max(rowid.0);
                 last = last.min(rowid.1);
             }
+            note::KIND => match table.range_of(&value) {
+                None => return Ok(Cursor::default()),
+                Some(range) => {
+                    first = first.max(*range.start());
+                    last = last.min(*range.end());
+                }
+            },
+            note::CONTENT => {
+                let (from, to) = whole(&value)?;
+                let rowids = if from == to { table.rowids_of(from) } else { Vec::new() };
+                among = Some(narrowed(among, rowids.into_iter().collect()));
+            }
             note::ROWID_FROM => first = first.max(whole(&value)?.0),
             note::ROWID_TO => last = last.min(whole(&value)?.1),
             _ => {}
@@ -317,6 +340,13 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
         }
     }
     Ok(cursor)
+}
+
+fn narrowed(among: Option<HashSet<i64>>, rowids: HashSet<i64>) -> HashSet<i64> {
+    match among {
+        None => rowids,
+        Some(before) => before.intersection(&rowids).copied().collect(),
+    }
 }
 
 /// Those rows of a list that are there, rising.
