@@ -4,6 +4,8 @@ mod options;
 mod queue;
 mod scan;
 mod sync;
+mod sight;
+mod walk;
 mod progress;
 
 use std::cell::{Cell, RefCell};
@@ -12,7 +14,7 @@ use std::sync::Arc;
 
 pub use self::progress::reports;
 pub use self::scan::Cursor;
-pub use self::sync::{Walk, over};
+pub use self::walk::{Walk, over};
 
 use self::options::Options;
 use self::queue::{Content, Queue, Row};
@@ -369,8 +371,8 @@ impl Dualpath {
         self.flush()?;
         match name {
             "sync" => match of(K) {
-                Value::Null => self.sync(None),
-                Value::Integer(rows) if 0 < rows => self.sync(Some(rows)),
+                Value::Null => self.sync_rows(None),
+                Value::Integer(rows) if 0 < rows => self.sync_rows(Some(rows)),
                 _ => Err(Error::Usage(
                     "k is no count of content rows (a whole number from 1 on)".to_owned(),
                 )),

@@ -1,128 +1,26 @@
 //! `INSERT INTO album(album) VALUES ('sync')`: an index made to agree with its content table.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
-use sha2::{Digest, Sha256};
-
+use super::Dualpath;
 use super::progress::Progress;
-use super::queue::{Content, Row};
-use super::{Dualpath, wrong_type};
+use super::queue::{self, Row};
+use super::sight::{self, Sight};
+use super::walk::{Walk, over};
 use crate::encoder::BATCH;
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::sqlite::{Statement, Value, quoted};
-use crate::store::{ContentTable, INTERRUPT, Kind, PictureColumn, Seen, Store};
-
-/// A way along a content table, by rising rowid.
-pub struct Walk {
-    /// The index: schema and name.
-    table: (String, String),
-    /// The content row that was done last.
-    pub at: Option<i64>,
-    /// The last one to do; none: to the end.
-    pub until: Option<i64>,
-    /// Where files are read.
-    pub folder: Option<Folder>,
-    /// Content rows in one call.
-    pub most_rows: i64,
-    /// Pictures and sentences to encode in one call.
-    pub most_encoded: i64,
-    /// Whether the way is done.
-    pub ended: bool,
-    /// For all to see.
-    pub progress: Progress,
-}
-
-thread_local! {
-    /// The walk of `dualpath_sync`, which only direct SQL can call, on its way through SQLite to the
-    /// table: a folder to read never comes out of a trigger.
-    static HANDED: RefCell<Option<Walk>> = const { RefCell::new(None) };
-}
-
-impl Walk {
-    /// A way along the whole content of an index.
-    pub fn begin(store: &Store) -> Result<Walk> {
-        let content = over(store)?;
-        let table = format!("{}.{}", quoted(store.schema()), quoted(&content.name));
-        let mut count = store.db().prepare(&format!("SELECT count(*) FROM {table}"))?;
-        count.start(&[])?;
-        let of = match (count.step()?, count.value(0)?) {
-            (true, Value::Integer(of)) => of,
-            _ => 0,
-        };
-        let name = format!("{}.{}", store.schema(), store.name());
-        Ok(Walk {
-            table: (store.schema().to_owned(), store.name().to_owned()),
-            at: None,
-            until: None,
-            folder: None,
-            most_rows: i64::MAX - 1,
-            most_encoded: i64::MAX,
-            ended: false,
-            progress: Progress::begin(file_of(store)?, name, of),
-        })
-    }
-
-    fn is_for(&self, store: &Store) -> bool {
-        let (schema, name) = &self.table;
-        schema.eq_ignore_ascii_case(store.schema()) && name.eq_ignore_ascii_case(store.name())
-    }
-
-    /// Runs the table's own command, whose transaction counts, with this walk for its arguments.
-    pub fn through(self, command: &mut Statement) -> Result<Walk> {
-        HANDED.with(|it| it.replace(Some(self)));
-        let outcome = command.run(&[]);
-        let walk = HANDED.with(|it| it.take());
-        outcome?;
-        walk.ok_or_else(|| Error::Usage("internal error, please report".to_owned()))
-    }
-}
-
-/// The database's file; empty for one in memory.
-fn file_of(store: &Store) -> Result<String> {
-    let mut select = store
-        .db()
-        .prepare("SELECT file FROM pragma_database_list WHERE name = ?1 COLLATE NOCASE")?;
-    select.start(&[Value::Text(store.schema())])?;
-    match (select.step()?, select.value(0)?) {
-        (true, Value::Text(file)) => Ok(file.to_owned()),
-        _ => Ok(String::new()),
-    }
-}
-
-/// The content table of an index.
-pub fn over(store: &Store) -> Result<&ContentTable> {
-    store.made().content.as_ref().ok_or_else(|| {
-        Error::Usage(
-            "the table is over no other (make it with content = 'photos' and image = 'jpeg' or the like)"
-                .to_owned(),
-        )
-    })
-}
-
-/// What a content row holds now.
-enum Sight {
-    /// No picture or no sentence, or a file that is to be read another time.
-    Nothing,
-    /// As it was seen last.
-    Same,
-    /// The same bytes in another file, or at another time.
-    Moved(Seen),
-    /// What cannot be encoded, and why.
-    Broken(Seen, String),
-    /// What is to be encoded.
-    New(Seen, Content),
-}
+use crate::store::{ContentTable, INTERRUPT, Kind, PictureColumn, Seen};
 
 impl Dualpath {
     /// `sync`, by itself or on behalf of `dualpath_sync`; at most `most_rows` content rows.
-    pub(super) fn sync(&self, most_rows: Option<i64>) -> Result<()> {
+    pub(super) fn sync_rows(&self, most_rows: Option<i64>) -> Result<()> {
         let store = self.store();
-        let handed = HANDED.with(|it| it.take());
-        match handed.filter(|it| it.is_for(store)) {
+        match Walk::handed(store) {
             Some(mut walk) => {
                 self.walk(&mut walk)?;
-                HANDED.with(|it| it.replace(Some(walk)));
+                walk.hand_back();
             }
             None => {
                 if let Some(PictureColumn::Path(_)) = over(store)?.picture {
@@ -196,7 +94,7 @@ impl Dualpath {
             )));
         }
         self.store().clear()?;
-        self.sync(None)
+        self.sync_rows(None)
     }
 
     /// `INSERT INTO album(content_rowid)`: one content row as it is now, there or gone.
@@ -242,14 +140,14 @@ impl Dualpath {
                 (Err(Error::Usage(reason)), ..) => Sight::Broken(Seen::default(), reason),
                 (Err(err), ..) => return Err(err),
                 (Ok(value), Some(PictureColumn::Bytes(name)), Kind::Image) => {
-                    bytes(name, value, last)
+                    sight::bytes(name, value, last)
                 }
                 (Ok(value), Some(PictureColumn::Path(name)), Kind::Image) => {
-                    file(name, value, last, folder)
+                    sight::file(name, value, last, folder)
                 }
                 (Ok(value), ..) => {
                     let name = content.sentence.as_deref().unwrap_or_default();
-                    self.sentence(name, value, last)?
+                    sight::sentence(name, value, last, || self.encoder())?
                 }
             };
             encoded += self.take_in(key, sight, known, progress)?;
@@ -265,7 +163,7 @@ impl Dualpath {
         progress: Option<&Progress>,
     ) -> Result<i64> {
         let (store, mut encoded) = (self.store(), 0);
-        let (mut same, mut skipped, mut forgotten) = (0, 0, 0);
+        let (mut skipped, mut forgotten) = (0, 0);
         let is_skipped = || store.reason(key).map(|it| i64::from(it.is_some()));
         match sight {
             Sight::Nothing => forgotten = i64::from(store.unsee(key)?),
@@ -285,7 +183,7 @@ impl Dualpath {
                 encoded = 1;
             }
         }
-        same += i64::from(known.is_some() && encoded + skipped + forgotten == 0);
+        let same = i64::from(known.is_some() && encoded + skipped + forgotten == 0);
         if let Some(progress) = progress {
             progress.count(|it| {
                 it.same += same;
@@ -313,7 +211,7 @@ impl Dualpath {
         self.stop_if_interrupted()?;
         let (store, encoder) = (self.store(), self.encoder()?);
         let content = over(store)?;
-        let outcomes = super::queue::encoded(&rows, Some(&encoder))?;
+        let outcomes = queue::encoded(&rows, Some(&encoder))?;
         let (mut kept, mut skipped) = (Vec::new(), 0);
         let _writing = self.hold();
         let encoded = store.unnoticed(|| {
@@ -340,21 +238,6 @@ impl Dualpath {
             });
         }
         Ok(())
-    }
-
-    fn sentence(&self, name: &str, value: Value<'_>, last: Option<&Seen>) -> Result<Sight> {
-        let Value::Text(sentence) = value else {
-            return Ok(broken(wrong_type(name, &value, "TEXT: a sentence")));
-        };
-        let seen = seen_of(sentence.as_bytes());
-        if last == Some(&seen) {
-            return Ok(Sight::Same);
-        }
-        Ok(match self.encoder()?.check_sentence(sentence) {
-            Ok(()) => Sight::New(seen, Content::Sentence(sentence.to_owned())),
-            Err(err) if err.is_of_content() => Sight::Broken(seen, err.to_string()),
-            Err(err) => return Err(err),
-        })
     }
 
     /// Forgets what was seen of content rows after the walk's place, up to `last`, which are gone.
@@ -417,66 +300,6 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.writing.set(self.before);
     }
-}
-
-fn bytes(name: &str, value: Value<'_>, last: Option<&Seen>) -> Sight {
-    let Value::Blob(bytes) = value else {
-        return broken(wrong_type(name, &value, "a BLOB: the bytes of a picture file"));
-    };
-    let size = Some(bytes.len() as i64);
-    let seen = seen_of(bytes);
-    if last.is_some_and(|it| it.size == size && it.digest == seen.digest) {
-        return Sight::Same;
-    }
-    Sight::New(seen, Content::Picture(bytes.to_vec()))
-}
-
-fn file(name: &str, value: Value<'_>, last: Option<&Seen>, folder: Option<&Folder>) -> Sight {
-    let Value::Text(path) = value else {
-        return broken(wrong_type(name, &value, "TEXT: the path of a picture file"));
-    };
-    let path_seen = Seen { path: Some(path.to_owned()), ..Seen::default() };
-    let Some(folder) = folder else {
-        // Only `dualpath_sync` reads files; what has another name now waits for it.
-        return match last.is_some_and(|it| it.path == path_seen.path) {
-            true => Sight::Same,
-            false => Sight::Nothing,
-        };
-    };
-    let found = match folder.find(path) {
-        Ok(found) => found,
-        Err(err) => return Sight::Broken(path_seen, err.to_string()),
-    };
-    let (size, modified) = (i64::try_from(found.size).ok(), found.modified);
-    if modified.is_some()
-        && last.is_some_and(|it| {
-            it.path == path_seen.path && it.size == size && it.modified == modified
-        })
-    {
-        return Sight::Same;
-    }
-    let bytes = match found.read() {
-        Ok(bytes) => bytes,
-        Err(err) => return Sight::Broken(path_seen, err.to_string()),
-    };
-    let seen = Seen { path: path_seen.path, modified, ..seen_of(&bytes) };
-    match last {
-        Some(last) if *last == seen => Sight::Same,
-        Some(last) if last.size == seen.size && last.digest == seen.digest => Sight::Moved(seen),
-        _ => Sight::New(seen, Content::Picture(bytes)),
-    }
-}
-
-fn seen_of(bytes: &[u8]) -> Seen {
-    Seen {
-        size: Some(bytes.len() as i64),
-        digest: Some(Sha256::digest(bytes).to_vec()),
-        ..Seen::default()
-    }
-}
-
-fn broken(err: Error) -> Sight {
-    Sight::Broken(Seen::default(), err.to_string())
 }
 
 /// The content row's name.
