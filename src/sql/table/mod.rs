@@ -38,6 +38,9 @@ const COMMAND: usize = 5;
 pub(super) const KIND: usize = 6;
 pub(super) const CONTENT_ROWID: usize = 7;
 
+/// Names of all of them but the command column.
+const COLUMNS: [&str; 7] = ["image", "text", "embedding", "distance", "k", "kind", "content_rowid"];
+
 /// `SQLITE_CONSTRAINT_ROWID`
 const ROWID_TAKEN: i32 = 2579;
 /// `SQLITE_FULL`
@@ -78,6 +81,7 @@ impl Table for Dualpath {
                 }
             }
         };
+        refuse_column(name, &made)?;
         Ok(Dualpath::new(name, Store::create(*db, schema, name, made)?))
     }
 
@@ -211,6 +215,7 @@ impl Table for Dualpath {
     }
 
     fn rename(&self, name: &str) -> Result<()> {
+        refuse_column(name, self.store.made())?;
         self.flush()?;
         self.store.rename(name)?;
         name.clone_into(&mut self.name.borrow_mut());
@@ -545,6 +550,20 @@ impl Dualpath {
     fn taken(&self) -> Error {
         let message = format!("UNIQUE constraint failed: {}.rowid", self.name.borrow());
         Error::Sqlite { code: ROWID_TAKEN, message }
+    }
+}
+
+/// The hidden command column is called after the table, and SQLite wants no name twice.
+fn refuse_column(name: &str, made: &Made) -> Result<()> {
+    let columns = match made.content {
+        Some(_) => &COLUMNS[..],
+        None => &COLUMNS[..=K],
+    };
+    match columns.iter().any(|it| it.eq_ignore_ascii_case(name)) {
+        true => Err(Error::Usage(format!(
+            "a table cannot be called '{name}', as a column is (give it another name)"
+        ))),
+        false => Ok(()),
     }
 }
 
