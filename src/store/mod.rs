@@ -616,11 +616,10 @@ impl Store {
         if let Some(statement) = self.prepared.borrow_mut().remove(sql) {
             return Ok(statement);
         }
-        let mut text = sql.replace("{full}", &slots(self.made.dimension).to_string());
-        for part in SHADOWS {
-            text = text.replace(&format!("{{{part}}}"), &self.table(part));
-        }
-        self.db.prepare(&text)
+        self.db.prepare(&filled(sql, |word| match word {
+            "full" => Some(slots(self.made.dimension).to_string()),
+            part => SHADOWS.contains(&part).then(|| self.table(part)),
+        }))
     }
 
     fn give_back(&self, sql: &'static str, mut statement: Statement) {
@@ -684,13 +683,26 @@ impl Source for Store {
 
 /// `sql/schema.sql` or `sql/content.sql` for one table.
 fn schema_of(text: &str, schema: &str, name: &str, dimension: usize) -> String {
-    let shadow = |part: &str| quoted(&format!("{name}_{part}"));
-    let mut sql = text.replace("{full}", &slots(dimension).to_string());
-    for part in SHADOWS {
-        let qualified = format!("{}.{}", quoted(schema), shadow(part));
-        sql = sql.replace(&format!("{{t_{part}}}"), &qualified);
+    filled(text, |word| match word {
+        "full" => Some(slots(dimension).to_string()),
+        _ => {
+            let part = word.strip_prefix("t_").filter(|it| SHADOWS.contains(it))?;
+            Some(format!("{}.{}", quoted(schema), quoted(&format!("{name}_{part}"))))
+        }
+    })
+}
+
+/// Puts values for words in braces, but not for those within a value: a table's name may have braces.
+fn filled(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
+    let mut parts = text.split('{');
+    let mut filled = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once('}').and_then(|(word, rest)| Some((value(word)?, rest))) {
+            Some((value, rest)) => filled.extend([value.as_str(), rest]),
+            None => filled.extend(["{", part]),
+        }
     }
-    sql
+    filled
 }
 
 /// `SQLITE_ERROR`
