@@ -61,7 +61,7 @@ pub fn dualpath_sync(context: &Context, arguments: &[Value<'_>]) -> Result<Outpu
         }
         walk.at = None;
     }
-    walk.progress.count(|it| it.complete = true);
+    walk.progress.end(true);
     Ok(walk.progress.report().to_json().to_string().into())
 }
 

@@ -9,7 +9,7 @@ const REMEMBERED: usize = 16;
 
 static SYNCS: Mutex<VecDeque<Arc<Mutex<Report>>>> = Mutex::new(VecDeque::new());
 
-/// One sync; it counts as running until this is dropped.
+/// One sync; it counts as running until its end, or until this is dropped.
 pub struct Progress(Arc<Mutex<Report>>);
 
 /// How far a sync has come.
@@ -66,6 +66,14 @@ impl Progress {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// The sync is over; whether it reached the last row.
+    pub fn end(&self, complete: bool) {
+        self.count(|it| {
+            it.complete = complete;
+            it.stop();
+        });
+    }
+
     /// As it stands now.
     pub fn report(&self) -> Report {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -74,14 +82,17 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.count(|it| {
-            it.running = false;
-            it.took = it.began.elapsed();
-        });
+        self.count(Report::stop);
     }
 }
 
 impl Report {
+    fn stop(&mut self) {
+        if std::mem::take(&mut self.running) {
+            self.took = self.began.elapsed();
+        }
+    }
+
     /// As JSON.
     pub fn to_json(&self) -> serde_json::Value {
         let took = if self.running { self.began.elapsed() } else { self.took };

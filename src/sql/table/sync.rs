@@ -36,8 +36,7 @@ impl Dualpath {
                     walk.at = store.stopped()?;
                 }
                 self.walk(&mut walk)?;
-                let ended = walk.ended;
-                walk.progress.count(|it| it.complete = ended);
+                walk.progress.end(walk.ended);
             }
         }
         Ok(())
