@@ -90,13 +90,11 @@ pub fn dualpath_triggers(context: &Context, arguments: &[Value<'_>]) -> Result<O
     }
     let (name, table) = (quoted(store.name()), quoted(&content.name));
     let row = quoted(&content.rowid);
-    let take_in = |which: &str| {
-        // Not by a command, whose column has another name once the table is renamed.
-        format!("INSERT INTO {name}(content_rowid) VALUES ({which}.{row});")
-    };
-    let trigger = |event: &str, on: &str, body: &[&str]| {
+    let trigger = |event: &str, on: &str, rows: &[String]| {
         let trigger = quoted(&format!("{}_{event}", store.name()));
-        let body: String = body.iter().map(|it| format!("  {}\n", take_in(it))).collect();
+        // Not by a command, whose column has another name once the table is renamed.
+        let take_in = |it: &String| format!("  INSERT INTO {name}(content_rowid) {it};\n");
+        let body: String = rows.iter().map(take_in).collect();
         let schema = quoted(store.schema());
         format!("CREATE TRIGGER {schema}.{trigger} AFTER {on} ON {table} BEGIN\n{body}END;\n")
     };
@@ -111,10 +109,12 @@ pub fn dualpath_triggers(context: &Context, arguments: &[Value<'_>]) -> Result<O
         true => "UPDATE".to_owned(),
         false => format!("UPDATE OF {}", columns.join(", ")),
     };
+    let (old, new) = (format!("VALUES (old.{row})"), format!("VALUES (new.{row})"));
+    let moved = format!("SELECT old.{row} WHERE old.{row} <> new.{row}");
     Ok([
-        trigger("insert", "INSERT", &["new"]),
-        trigger("delete", "DELETE", &["old"]),
-        trigger("update", &update, &["old", "new"]),
+        trigger("insert", "INSERT", std::slice::from_ref(&new)),
+        trigger("delete", "DELETE", &[old]),
+        trigger("update", &update, &[moved, new]),
     ]
     .concat()
     .into())
