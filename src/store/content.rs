@@ -98,7 +98,7 @@ impl ContentTable {
     }
 
     /// A SELECT of the row's name and the columns, with what comes after FROM.
-    pub fn select(&self, schema: &str, rest: &str) -> String {
+    fn select(&self, schema: &str, rest: &str) -> String {
         // Qualified, as SQLite takes an unknown name between double quotes for a text.
         let columns: Vec<String> = std::iter::once(self.rowid.as_str())
             .chain(self.columns())
@@ -107,6 +107,14 @@ impl ContentTable {
         let table = format!("{}.{} AS c", quoted(schema), quoted(&self.name));
         let rest = rest.replace("{rowid}", &columns[0]);
         format!("SELECT {} FROM {table} {rest}", columns.join(", "))
+    }
+
+    /// Compiles a [`ContentTable::select`]; where that fails, says what the content lacks.
+    pub fn prepare(&self, db: Db, schema: &str, rest: &str) -> Result<Statement> {
+        db.prepare(&self.select(schema, rest)).map_err(|err| match self.check(db, schema) {
+            Err(lack @ Error::Usage(_)) => lack,
+            _ => err,
+        })
     }
 
     /// What SQLite calls the content: `table`, `view` or `virtual`.
@@ -120,7 +128,7 @@ impl ContentTable {
         select.start(&[Value::Text(&self.name), Value::Text(schema)])?;
         if !select.step()? {
             return Err(Error::Usage(format!(
-                "content is '{}', but schema {schema} has no such table or view (create it first)",
+                "content is '{}', but schema {schema} has no such table or view (create it; if it has another name now, make the index and its triggers again)",
                 self.name
             )));
         }
@@ -137,7 +145,7 @@ impl ContentTable {
         let has = |column: &str| columns.iter().any(|it| it.eq_ignore_ascii_case(column));
         if let Some(column) = self.columns().find(|it| !has(it)) {
             return Err(Error::Usage(format!(
-                "{} has no column '{column}' (it has {})",
+                "{} has no column '{column}' (make the index with one of {})",
                 self.name,
                 columns.join(", ")
             )));

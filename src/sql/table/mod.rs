@@ -159,10 +159,8 @@ impl Table for Dualpath {
                 self.command(&values).map(|()| 0)
             }
             Change::Insert { values, .. } if self.store.made().content.is_some() => {
-                match self.content_row(&values)? {
-                    Some(row) => self.sync_row(row).map(|()| row),
-                    None => Err(self.read_only()),
-                }
+                let row = self.content_row(&values)?;
+                self.sync_row(row).map(|()| row)
             }
             _ if self.store.made().content.is_some() => Err(self.read_only()),
             Change::Delete { rowid } => {
@@ -245,12 +243,12 @@ impl Dualpath {
     }
 
     /// The content row to take in, which an INSERT names and nothing else.
-    fn content_row(&self, values: &[Value<'_>]) -> Result<Option<i64>> {
-        let others = values.iter().enumerate().filter(|it| it.0 != CONTENT_ROWID);
+    fn content_row(&self, values: &[Value<'_>]) -> Result<i64> {
+        let mut others = values.iter().enumerate().filter(|it| it.0 != CONTENT_ROWID);
         match values.get(CONTENT_ROWID) {
-            _ if others.clone().any(|it| *it.1 != Value::Null) => Ok(None),
-            Some(Value::Integer(row)) => Ok(Some(*row)),
-            Some(Value::Null) | None => Ok(None),
+            _ if others.any(|it| *it.1 != Value::Null) => Err(self.read_only()),
+            Some(Value::Integer(row)) => Ok(*row),
+            None => Err(self.read_only()),
             Some(other) => Err(wrong_type("content_rowid", other, "a whole number")),
         }
     }

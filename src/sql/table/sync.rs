@@ -55,7 +55,7 @@ impl Dualpath {
         let to = if walk.until.is_some() { "{rowid} <= ?2" } else { "?2 IS NULL" };
         // One row more than are done tells the end, and a name that stands twice.
         let rest = format!("WHERE {from} AND {to} ORDER BY {{rowid}} LIMIT ?3");
-        let mut rows = store.db().prepare(&content.select(store.schema(), &rest))?;
+        let mut rows = content.prepare(store.db(), store.schema(), &rest)?;
         let bound = |it: Option<i64>| it.map_or(Value::Null, Value::Integer);
         rows.start(&[bound(walk.at), bound(walk.until), Value::Integer(walk.most_rows + 1)])?;
         let (mut looked, mut encoded) = (0, 0);
@@ -86,13 +86,16 @@ impl Dualpath {
 
     /// `rebuild`: everything is seen for the first time again.
     pub(super) fn rebuild(&self) -> Result<()> {
-        if let Some(PictureColumn::Path(_)) = over(self.store())?.picture {
-            let name = quoted(self.store().name());
+        let (store, content) = (self.store(), over(self.store())?);
+        if let Some(PictureColumn::Path(_)) = content.picture {
+            let name = quoted(store.name());
             return Err(Error::Usage(format!(
                 "files are read by a direct call alone (INSERT INTO {name}({name}) VALUES ('delete-all'), then SELECT dualpath_sync)",
             )));
         }
-        self.store().clear()?;
+        // Within a transaction of the user's, an error would leave it empty.
+        content.check(store.db(), store.schema())?;
+        store.clear()?;
         self.sync_rows(None)
     }
 
@@ -105,8 +108,8 @@ impl Dualpath {
         if keys.iter().any(|it| self.queue.borrow().holds(*it)) {
             self.flush()?;
         }
-        let sql = content.select(store.schema(), "WHERE {rowid} = ?1 LIMIT 2");
-        let mut rows = store.db().prepare(&sql)?;
+        let rest = "WHERE {rowid} = ?1 LIMIT 2";
+        let mut rows = content.prepare(store.db(), store.schema(), rest)?;
         rows.start(&[Value::Integer(row)])?;
         store.unnoticed(|| {
             if !rows.step()? {

@@ -38,6 +38,7 @@ impl Walk {
     /// A way along the whole content of an index.
     pub fn begin(store: &Store) -> Result<Walk> {
         let content = over(store)?;
+        content.check(store.db(), store.schema())?;
         let table = format!("{}.{}", quoted(store.schema()), quoted(&content.name));
         let mut count = store.db().prepare(&format!("SELECT count(*) FROM {table}"))?;
         count.start(&[])?;
