@@ -24,6 +24,8 @@ pub struct Walk {
     pub most_encoded: i64,
     /// Whether the way is done.
     pub ended: bool,
+    /// Whether the table took it, and handed it back.
+    followed: bool,
     /// For all to see.
     pub progress: Progress,
 }
@@ -55,6 +57,7 @@ impl Walk {
             most_rows: i64::MAX - 1,
             most_encoded: i64::MAX,
             ended: false,
+            followed: false,
             progress: Progress::begin(file_of(store)?, name, of),
         })
     }
@@ -71,17 +74,27 @@ impl Walk {
     }
 
     /// Hands it back.
-    pub fn hand_back(self) {
+    pub fn hand_back(mut self) {
+        self.followed = true;
         HANDED.with(|it| it.replace(Some(self)));
     }
 
     /// Runs the table's own command, whose transaction counts, with this walk for its arguments.
-    pub fn through(self, command: &mut Statement) -> Result<Walk> {
+    ///
+    /// # Errors
+    /// Those of the command; a table that only has an index's shadow tables beside it.
+    pub fn through(mut self, command: &mut Statement) -> Result<Walk> {
+        let (schema, name) = self.table.clone();
+        self.followed = false;
         HANDED.with(|it| it.replace(Some(self)));
         let outcome = command.run(&[]);
         let walk = HANDED.with(|it| it.take());
         outcome?;
-        walk.ok_or_else(|| Error::Usage("internal error, please report".to_owned()))
+        walk.filter(|it| it.followed).ok_or_else(|| {
+            Error::Usage(format!(
+                "{schema}.{name} is no dualpath table (CREATE VIRTUAL TABLE ... USING dualpath makes one)"
+            ))
+        })
     }
 }
 
