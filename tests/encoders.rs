@@ -327,6 +327,44 @@ fn a_model_folder_is_loaded_used_and_dropped() {
     assert!(refused.contains("delete it and insert it again"), "{refused}");
 }
 
+/// What triggers took in waits for its model: a commit without it would leave the index behind.
+#[test]
+fn what_waits_outlasts_a_missing_model() {
+    host::runtime();
+    let (connection, other) = (host::memory(), host::memory());
+    let folder = folder();
+    folder.rewrite("0.5", "0.25");
+    folder.load(&connection, "mine").unwrap();
+    let table = "CREATE TABLE photos(id INTEGER PRIMARY KEY, jpeg BLOB);
+        CREATE VIRTUAL TABLE album USING dualpath(content = 'photos', content_rowid = 'id', image = 'jpeg', model = 'mine');
+        BEGIN";
+    connection.execute_batch(table).unwrap();
+    let take_in = || {
+        connection
+            .execute("INSERT INTO photos(jpeg) VALUES (?1)", [picture("progressive.jpg")])
+            .unwrap();
+        connection.execute_batch("INSERT INTO album(content_rowid) VALUES (1)").unwrap();
+        // On this connection the statement itself would have what waits encoded first.
+        other.execute("DELETE FROM dualpath_models WHERE name = 'mine'", []).unwrap();
+    };
+    take_in();
+    for _ in 0..2 {
+        let refused = host::message(connection.query_row("SELECT * FROM album", [], |_| Ok(())));
+        assert!(refused.contains("which is not loaded (INSERT INTO dualpath_models"), "{refused}");
+    }
+    folder.load(&other, "mine").unwrap();
+    assert_eq!(count(&connection), 1);
+    connection.execute_batch("ROLLBACK; BEGIN").unwrap();
+    take_in();
+    let refused = host::message(connection.execute_batch("COMMIT"));
+    assert!(refused.contains("which is not loaded"), "{refused}");
+    if !connection.is_autocommit() {
+        connection.execute_batch("ROLLBACK").unwrap();
+    }
+    let left = connection.query_row("SELECT count(*) FROM photos", [], |row| row.get(0));
+    assert_eq!((left.unwrap(), count(&connection)), (0_i64, 0));
+}
+
 #[test]
 fn a_bad_model_folder_is_refused() {
     host::runtime();

@@ -7,6 +7,7 @@ use super::progress::Progress;
 use super::queue::{self, Row};
 use super::sight::{self, Sight};
 use super::walk::{Walk, over};
+use crate::embedding::Embedding;
 use crate::encoder::BATCH;
 use crate::error::{Error, Result};
 use crate::folder::Folder;
@@ -210,10 +211,16 @@ impl Dualpath {
         if rows.is_empty() {
             return Ok(());
         }
-        self.stop_if_interrupted()?;
-        let (store, encoder) = (self.store(), self.encoder()?);
-        let content = over(store)?;
-        let outcomes = queue::encoded(&rows, Some(&encoder))?;
+        let outcomes = match self.outcomes(&rows) {
+            Ok(outcomes) => outcomes,
+            Err(err) => {
+                // They wait on: a commit without them would leave the index behind.
+                let mut queue = self.queue.borrow_mut();
+                rows.into_iter().for_each(|it| queue.push(it));
+                return Err(err);
+            }
+        };
+        let (store, content) = (self.store(), over(self.store())?);
         let (mut kept, mut skipped) = (Vec::new(), 0);
         let _writing = self.hold();
         let encoded = store.unnoticed(|| {
@@ -240,6 +247,11 @@ impl Dualpath {
             });
         }
         Ok(())
+    }
+
+    fn outcomes(&self, rows: &[Row]) -> Result<Vec<Result<Embedding>>> {
+        self.stop_if_interrupted()?;
+        queue::encoded(rows, Some(&*self.encoder()?))
     }
 
     /// Forgets what was seen of content rows after the walk's place, up to `last`, which are gone.
