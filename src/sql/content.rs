@@ -11,8 +11,8 @@ use crate::store::{INTERRUPT, PictureColumn};
 
 /// Pictures and sentences that are encoded in one transaction.
 const ENCODED_A_CALL: i64 = 64;
-/// Content rows that are looked at in one transaction.
-const ROWS_A_CALL: i64 = 4_096;
+/// Content rows that are looked at in one transaction; blobs are read whole, and other writers wait.
+const ROWS_A_CALL: i64 = 512;
 
 /// `dualpath_sync(table [, folder])`: `sync` in many small transactions, so that it can be stopped.
 pub fn dualpath_sync(context: &Context, arguments: &[Value<'_>]) -> Result<Output> {
