@@ -148,3 +148,10 @@ pub enum Error {
         message: String,
     },
 }
+
+impl Error {
+    /// Whether the picture or the sentence itself is at fault, so that others may do better.
+    pub fn is_of_content(&self) -> bool {
+        matches!(self, Error::Picture { .. } | Error::PictureSize { .. } | Error::Sentence { .. })
+    }
+}

@@ -8,6 +8,7 @@ pub mod store;
 pub mod model;
 pub mod text;
 pub mod image;
+pub mod folder;
 
 pub mod index;
 

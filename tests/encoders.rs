@@ -234,6 +234,23 @@ fn without_onnx_runtime_only_encoding_fails() {
         }
     }
     assert_eq!(count(&connection), 0);
+    // A sync fails too, instead of listing every row as broken.
+    connection
+        .execute_batch(
+            "CREATE TABLE photos(jpeg BLOB, caption TEXT);
+             CREATE VIRTUAL TABLE over USING dualpath(content = 'photos', image = 'jpeg', text = 'caption')",
+        )
+        .unwrap();
+    let insert = "INSERT INTO photos VALUES (?1, 'a dog')";
+    connection.execute(insert, [picture("palette.png")]).unwrap();
+    for sql in ["INSERT INTO over(over) VALUES ('sync')", "SELECT dualpath_sync('over')"] {
+        let refused = host::message(connection.query_row(sql, [], |_| Ok(())));
+        assert!(refused.contains("ONNX Runtime is missing"), "{sql}: {refused}");
+    }
+    assert_eq!(
+        text(&connection, "SELECT count(*) || dualpath_check('over') FROM over_skipped"),
+        "0ok"
+    );
     let debug = text(&connection, "SELECT dualpath_debug()");
     assert!(debug.contains("no library found"), "{debug}");
     let refused = host::message(connection.query_row(
@@ -308,6 +325,44 @@ fn a_model_folder_is_loaded_used_and_dropped() {
     assert!(refused.contains("default"), "{refused}");
     let refused = host::message(connection.execute("UPDATE dualpath_models SET name = 'x'", []));
     assert!(refused.contains("delete it and insert it again"), "{refused}");
+}
+
+/// What triggers took in waits for its model: a commit without it would leave the index behind.
+#[test]
+fn what_waits_outlasts_a_missing_model() {
+    host::runtime();
+    let (connection, other) = (host::memory(), host::memory());
+    let folder = folder();
+    folder.rewrite("0.5", "0.25");
+    folder.load(&connection, "mine").unwrap();
+    let table = "CREATE TABLE photos(id INTEGER PRIMARY KEY, jpeg BLOB);
+        CREATE VIRTUAL TABLE album USING dualpath(content = 'photos', content_rowid = 'id', image = 'jpeg', model = 'mine');
+        BEGIN";
+    connection.execute_batch(table).unwrap();
+    let take_in = || {
+        connection
+            .execute("INSERT INTO photos(jpeg) VALUES (?1)", [picture("progressive.jpg")])
+            .unwrap();
+        connection.execute_batch("INSERT INTO album(content_rowid) VALUES (1)").unwrap();
+        // On this connection the statement itself would have what waits encoded first.
+        other.execute("DELETE FROM dualpath_models WHERE name = 'mine'", []).unwrap();
+    };
+    take_in();
+    for _ in 0..2 {
+        let refused = host::message(connection.query_row("SELECT * FROM album", [], |_| Ok(())));
+        assert!(refused.contains("which is not loaded (INSERT INTO dualpath_models"), "{refused}");
+    }
+    folder.load(&other, "mine").unwrap();
+    assert_eq!(count(&connection), 1);
+    connection.execute_batch("ROLLBACK; BEGIN").unwrap();
+    take_in();
+    let refused = host::message(connection.execute_batch("COMMIT"));
+    assert!(refused.contains("which is not loaded"), "{refused}");
+    if !connection.is_autocommit() {
+        connection.execute_batch("ROLLBACK").unwrap();
+    }
+    let left = connection.query_row("SELECT count(*) FROM photos", [], |row| row.get(0));
+    assert_eq!((left.unwrap(), count(&connection)), (0_i64, 0));
 }
 
 #[test]

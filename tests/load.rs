@@ -37,7 +37,10 @@ fn the_surface_is_documented() {
         [
             "dualpath_check",
             "dualpath_debug",
+            "dualpath_progress",
             "dualpath_runtime",
+            "dualpath_sync",
+            "dualpath_triggers",
             "dualpath_version",
             "embed_add",
             "embed_distance",

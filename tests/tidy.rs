@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 4] = [
     &["sql"],
     &["encoder", "store"],
-    &["model", "text", "image", "index"],
+    &["model", "text", "image", "folder", "index"],
     &["embedding", "sqlite", "error"],
 ];
 

@@ -150,15 +150,23 @@ pub fn dualpath_debug(_: &Context, _: &[Value<'_>]) -> Result<Output> {
 
 /// `dualpath_check(table)`: `ok`, or what is wrong, a line each.
 pub fn dualpath_check(context: &Context, arguments: &[Value<'_>]) -> Result<Output> {
-    let name = match arguments[0] {
-        Value::Null => return Ok(Output::Null),
-        Value::Text(name) => name,
-        other => return Err(wrong_type("the table", &other, "TEXT: its name")),
+    let Some(store) = table_of(context, &arguments[0])? else {
+        return Ok(Output::Null);
     };
-    // As `schema.table`, or a table of `main`.
-    let (schema, name) = name.split_once('.').unwrap_or(("main", name));
-    let findings = Store::open(context.db(), schema, name)?.check()?;
+    let findings = store.check()?;
     Ok(if findings.is_empty() { "ok".into() } else { findings.join("\n").into() })
+}
+
+/// The table named by an argument, as `schema.table` or a table of `main`; none for NULL.
+pub(super) fn table_of(context: &Context, argument: &Value<'_>) -> Result<Option<Store>> {
+    match argument {
+        Value::Null => Ok(None),
+        Value::Text(name) => {
+            let (schema, name) = name.split_once('.').unwrap_or(("main", name));
+            Store::open(context.db(), schema, name).map(Some)
+        }
+        other => Err(wrong_type("the table", other, "TEXT: its name")),
+    }
 }
 
 /// The model named by an optional argument; NULL names the built-in one.
@@ -178,6 +186,6 @@ fn vector(argument: &Value<'_>) -> Result<Option<Embedding>> {
     }
 }
 
-fn wrong_type(what: &str, got: &Value<'_>, expected: &str) -> Error {
+pub(super) fn wrong_type(what: &str, got: &Value<'_>, expected: &str) -> Error {
     Error::Usage(format!("{what} is {}, expected {expected}", got.kind().to_uppercase()))
 }

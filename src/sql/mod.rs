@@ -1,6 +1,7 @@
 //! Everything a user can type, in one place.
 
 mod functions;
+mod content;
 mod table;
 mod models;
 
@@ -9,6 +10,7 @@ use crate::sqlite::{Db, Flags};
 
 /// Defines every SQL name on one connection.
 pub fn register(db: &Db) -> Result<()> {
+    use content::*;
     use functions::*;
 
     db.function("embed_text", 1..=2, Flags::Plain, embed_text)?;
@@ -23,6 +25,10 @@ pub fn register(db: &Db) -> Result<()> {
     db.function("dualpath_debug", 0..=0, Flags::DirectOnly, dualpath_debug)?;
     db.function("dualpath_runtime", 0..=1, Flags::DirectOnly, dualpath_runtime)?;
     db.function("dualpath_check", 1..=1, Flags::DirectOnly, dualpath_check)?;
+
+    db.function("dualpath_sync", 1..=2, Flags::DirectOnly, dualpath_sync)?;
+    db.function("dualpath_triggers", 1..=1, Flags::DirectOnly, dualpath_triggers)?;
+    db.function("dualpath_progress", 0..=0, Flags::DirectOnly, dualpath_progress)?;
 
     db.table::<models::Models>("dualpath_models")?;
     db.table::<table::Dualpath>("dualpath")

@@ -86,10 +86,10 @@ pub(super) unsafe fn text_at(text: *const c_char) -> Option<String> {
     Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
 }
 
-/// Whether somebody called `sqlite3_interrupt()`; always false before 3.41, which cannot say.
-pub(super) fn interrupted(db: *mut sqlite3) -> bool {
+/// Whether somebody called `sqlite3_interrupt()`; none before 3.41, which cannot say.
+pub(super) fn interrupted(db: *mut sqlite3) -> Option<bool> {
     if version() < 3_041_000 {
-        return false;
+        return None;
     }
     // After `db_name`, where the bindings end, the table goes on with value_encoding (3.40) and
     // is_interrupted (3.41).
@@ -98,6 +98,6 @@ pub(super) fn interrupted(db: *mut sqlite3) -> bool {
     unsafe {
         let field = host().cast::<u8>().add(offset);
         let call = field.cast::<Option<unsafe extern "C" fn(*mut sqlite3) -> c_int>>().read();
-        call.is_some_and(|call| call(db) != 0)
+        call.map(|call| call(db) != 0)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_int};
 
-use sqlite3ext_sys::{SQLITE_LIMIT_LENGTH, SQLITE_OK, sqlite3};
+use sqlite3ext_sys::{SQLITE_INTERRUPT, SQLITE_LIMIT_LENGTH, SQLITE_OK, sqlite3};
 
 use super::api::{self, api};
 use super::blob::Blob;
@@ -64,9 +64,15 @@ impl Db {
         usize::try_from(limit).unwrap_or(0)
     }
 
-    /// Whether somebody interrupts the running statement; SQLite can tell since 3.41.
+    /// Whether somebody interrupts the running statement.
     pub fn interrupted(&self) -> bool {
-        api::interrupted(self.raw)
+        // Before 3.41 only a statement is told, as it is stopped.
+        api::interrupted(self.raw).unwrap_or_else(|| {
+            matches!(
+                self.execute("SELECT 1"),
+                Err(Error::Sqlite { code, .. }) if code == SQLITE_INTERRUPT as i32
+            )
+        })
     }
 
     /// Such as 3040001 for SQLite 3.40.1.

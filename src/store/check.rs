@@ -100,7 +100,38 @@ impl Store {
         for (rowid, place) in left {
             findings.add(format!("row {rowid} is in {}, but has no entry", described(place)));
         }
+        if self.made.content.is_some() {
+            self.check_seen(&mut findings)?;
+        }
         Ok(findings.listed())
+    }
+
+    /// Whatever was seen is either in the index or skipped, and nothing else is.
+    fn check_seen(&self, findings: &mut Findings) -> Result<()> {
+        for (sql, fault) in [
+            (
+                "SELECT rowid FROM {seen} WHERE rowid NOT IN (SELECT rowid FROM {rows}) AND rowid NOT IN (SELECT rowid FROM {skipped})",
+                "was seen, but is neither in the index nor skipped",
+            ),
+            (
+                "SELECT rowid FROM {rows} WHERE rowid IN (SELECT rowid FROM {skipped})",
+                "is in the index and skipped",
+            ),
+            (
+                "SELECT rowid FROM {rows} WHERE rowid NOT IN (SELECT rowid FROM {seen})",
+                "is in the index, but was never seen",
+            ),
+            (
+                "SELECT rowid FROM {skipped} WHERE rowid NOT IN (SELECT rowid FROM {seen})",
+                "is skipped, but was never seen",
+            ),
+        ] {
+            self.each(sql, &[], |row| {
+                findings.add(format!("row {} {fault}", integer(row, 0)?));
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 }
 

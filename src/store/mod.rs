@@ -1,9 +1,12 @@
 //! The shadow tables of one virtual table: vectors in blocks, and where each row is.
 
 mod check;
+mod content;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+
+pub use self::content::{ContentTable, Kind, PictureColumn, Seen};
 
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
@@ -11,14 +14,19 @@ use crate::index::plane::{self, BYTES};
 use crate::index::{Found, Show, Source};
 use crate::sqlite::{Blob, Db, Statement, Value, quoted};
 
-/// The only format number so far.
+/// The format number of a table of its own.
 pub const FORMAT: i64 = 1;
+/// The format number of a table over another.
+pub const CONTENT_FORMAT: i64 = 2;
 /// Most numbers a vector may have.
 pub const MOST_DIMENSIONS: usize = 65_536;
 /// Shadow tables are called after the table, `_`, and one of these.
-pub const SHADOWS: &[&str] = &["config", "blocks", "low", "rows"];
+pub const SHADOWS: &[&str] = &["config", "blocks", "low", "rows", "seen", "skipped"];
 
 const SCHEMA: &str = include_str!("../../sql/schema.sql");
+const CONTENT_SCHEMA: &str = include_str!("../../sql/content.sql");
+/// Those that a table has which is over no other: one of the rest's names may be a user's table.
+const OWN_SHADOWS: usize = 4;
 /// Both planes of a full block.
 const BLOCK_BYTES: usize = 256 * 1024;
 const MOST_SLOTS: usize = 4_096;
@@ -34,6 +42,8 @@ pub struct Made {
     pub dimension: usize,
     /// Name and digest of the model; none where people bring their own vectors.
     pub model: Option<(String, String)>,
+    /// The table that it is over.
+    pub content: Option<ContentTable>,
 }
 
 /// The shadow tables, seen from one connection.
@@ -48,15 +58,25 @@ pub struct Store {
 impl Store {
     /// Makes the shadow tables.
     pub fn create(db: Db, schema: &str, name: &str, made: Made) -> Result<Store> {
-        db.execute(&schema_of(schema, name, made.dimension))?;
+        db.execute(&schema_of(SCHEMA, schema, name, made.dimension))?;
+        let format = match &made.content {
+            Some(_) => CONTENT_FORMAT,
+            None => FORMAT,
+        };
         let config = format!("{}.{}", quoted(schema), quoted(&format!("{name}_config")));
         let mut insert =
             db.prepare(&format!("INSERT INTO {config}(key, value) VALUES (?1, ?2)"))?;
-        insert.run(&[Value::Text("format"), Value::Integer(FORMAT)])?;
+        insert.run(&[Value::Text("format"), Value::Integer(format)])?;
         insert.run(&[Value::Text("dimension"), Value::Integer(made.dimension as i64)])?;
         if let Some((model, digest)) = &made.model {
             insert.run(&[Value::Text("model"), Value::Text(model)])?;
             insert.run(&[Value::Text("digest"), Value::Text(digest)])?;
+        }
+        if let Some(content) = &made.content {
+            db.execute(&schema_of(CONTENT_SCHEMA, schema, name, made.dimension))?;
+            for (key, value) in content.settings() {
+                insert.run(&[Value::Text(key), Value::Text(value)])?;
+            }
         }
         Ok(Store::new(db, schema, name, made))
     }
@@ -70,6 +90,7 @@ impl Store {
         let mut select =
             db.prepare(&format!("SELECT key, value FROM {}.{}", quoted(schema), quoted(&config)))?;
         let (mut format, mut dimension, mut model, mut digest) = (None, None, None, None);
+        let mut settings = Vec::new();
         select.start(&[])?;
         while select.step()? {
             match (select.value(0)?, select.value(1)?) {
@@ -77,27 +98,36 @@ impl Store {
                 (Value::Text("dimension"), Value::Integer(it)) => dimension = Some(it),
                 (Value::Text("model"), Value::Text(it)) => model = Some(it.to_owned()),
                 (Value::Text("digest"), Value::Text(it)) => digest = Some(it.to_owned()),
+                (Value::Text(key), Value::Text(it)) => {
+                    settings.push((key.to_owned(), it.to_owned()));
+                }
                 _ => {}
             }
         }
         select.reset();
-        if format.is_some_and(|it| it != FORMAT) {
+        if format.is_some_and(|it| ![FORMAT, CONTENT_FORMAT].contains(&it)) {
             return Err(Error::Usage(format!(
-                "the table has format {}, this version of dualpath reads {FORMAT} (use the version that wrote it)",
+                "the table has format {}, this version of dualpath reads {FORMAT} and {CONTENT_FORMAT} (use the version that wrote it)",
                 format.unwrap_or_default()
             )));
         }
         let dimension = dimension
             .and_then(|it| usize::try_from(it).ok())
             .filter(|it| (1..=MOST_DIMENSIONS).contains(it));
-        let (Some(_), Some(dimension)) = (format, dimension) else {
-            return Err(Error::Damaged {
-                table: config,
-                name: name.to_owned(),
-                reason: format!("it lacks 'format' or 'dimension' (1 to {MOST_DIMENSIONS})"),
-            });
+        let damaged =
+            |reason| Error::Damaged { table: config.clone(), name: name.to_owned(), reason };
+        let (Some(format), Some(dimension)) = (format, dimension) else {
+            return Err(damaged(format!(
+                "it lacks 'format' or 'dimension' (1 to {MOST_DIMENSIONS})"
+            )));
         };
-        Ok(Store::new(db, schema, name, Made { dimension, model: model.zip(digest) }))
+        let content = match format {
+            CONTENT_FORMAT => Some(ContentTable::from_settings(&settings).ok_or_else(|| {
+                damaged("it lacks 'content', 'content_rowid', or a column to encode".to_owned())
+            })?),
+            _ => None,
+        };
+        Ok(Store::new(db, schema, name, Made { dimension, model: model.zip(digest), content }))
     }
 
     fn new(db: Db, schema: &str, name: &str, made: Made) -> Store {
@@ -110,10 +140,25 @@ impl Store {
         &self.made
     }
 
+    /// The connection.
+    pub fn db(&self) -> Db {
+        self.db
+    }
+
+    /// Where the table stands: `main`, `temp` or an attached schema.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// What the table's shadow tables are called after.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Drops the shadow tables.
     pub fn destroy(&self) -> Result<()> {
         self.forget();
-        for part in SHADOWS {
+        for part in self.shadows() {
             self.db.execute(&format!("DROP TABLE IF EXISTS {}", self.table(part)))?;
         }
         Ok(())
@@ -122,7 +167,7 @@ impl Store {
     /// Renames the shadow tables.
     pub fn rename(&self, name: &str) -> Result<()> {
         self.forget();
-        for part in SHADOWS {
+        for part in self.shadows() {
             let to = quoted(&format!("{name}_{part}"));
             self.db.execute(&format!("ALTER TABLE {} RENAME TO {to}", self.table(part)))?;
         }
@@ -199,9 +244,13 @@ impl Store {
 
     /// Adds rows whose rowids are free.
     pub fn append(&self, rows: &[(i64, Embedding)]) -> Result<()> {
-        // What is written below is not the user's last insert.
+        self.unnoticed(|| self.append_all(rows))
+    }
+
+    /// Runs what inserts into shadow tables, which is not the user's last insert.
+    pub fn unnoticed<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<T> {
         let last_insert = self.db.last_insert_rowid();
-        let outcome = self.append_all(rows);
+        let outcome = body();
         self.db.set_last_insert_rowid(last_insert);
         outcome
     }
@@ -494,6 +543,13 @@ impl Store {
         Error::Damaged { table: self.shadow(part), name: self.name.clone(), reason }
     }
 
+    fn shadows(&self) -> &'static [&'static str] {
+        match self.made.content {
+            Some(_) => SHADOWS,
+            None => &SHADOWS[..OWN_SHADOWS],
+        }
+    }
+
     fn shadow(&self, part: &str) -> String {
         format!("{}_{part}", self.name)
     }
@@ -560,11 +616,10 @@ impl Store {
         if let Some(statement) = self.prepared.borrow_mut().remove(sql) {
             return Ok(statement);
         }
-        let mut text = sql.replace("{full}", &slots(self.made.dimension).to_string());
-        for part in SHADOWS {
-            text = text.replace(&format!("{{{part}}}"), &self.table(part));
-        }
-        self.db.prepare(&text)
+        self.db.prepare(&filled(sql, |word| match word {
+            "full" => Some(slots(self.made.dimension).to_string()),
+            part => SHADOWS.contains(&part).then(|| self.table(part)),
+        }))
     }
 
     fn give_back(&self, sql: &'static str, mut statement: Statement) {
@@ -626,15 +681,28 @@ impl Source for Store {
     }
 }
 
-/// `sql/schema.sql` for one table.
-fn schema_of(schema: &str, name: &str, dimension: usize) -> String {
-    let shadow = |part: &str| quoted(&format!("{name}_{part}"));
-    let mut sql = SCHEMA.replace("{full}", &slots(dimension).to_string());
-    for part in SHADOWS {
-        let qualified = format!("{}.{}", quoted(schema), shadow(part));
-        sql = sql.replace(&format!("{{t_{part}}}"), &qualified);
+/// `sql/schema.sql` or `sql/content.sql` for one table.
+fn schema_of(text: &str, schema: &str, name: &str, dimension: usize) -> String {
+    filled(text, |word| match word {
+        "full" => Some(slots(dimension).to_string()),
+        _ => {
+            let part = word.strip_prefix("t_").filter(|it| SHADOWS.contains(it))?;
+            Some(format!("{}.{}", quoted(schema), quoted(&format!("{name}_{part}"))))
+        }
+    })
+}
+
+/// Puts values for words in braces, but not for those within a value: a table's name may have braces.
+fn filled(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
+    let mut parts = text.split('{');
+    let mut filled = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once('}').and_then(|(word, rest)| Some((value(word)?, rest))) {
+            Some((value, rest)) => filled.extend([value.as_str(), rest]),
+            None => filled.extend(["{", part]),
+        }
     }
-    sql
+    filled
 }
 
 /// `SQLITE_ERROR`
@@ -642,7 +710,7 @@ const ERROR: i32 = 1;
 /// `SQLITE_CONSTRAINT`, the low byte of its kinds.
 const CONSTRAINT: i32 = 19;
 /// `SQLITE_INTERRUPT`
-const INTERRUPT: i32 = 9;
+pub const INTERRUPT: i32 = 9;
 
 /// Vectors of a full block.
 pub fn slots(dimension: usize) -> usize {

@@ -3,14 +3,21 @@
 mod options;
 mod queue;
 mod scan;
+mod sync;
+mod sight;
+mod walk;
+mod progress;
 
 use std::cell::{Cell, RefCell};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+pub use self::progress::reports;
 pub use self::scan::Cursor;
+pub use self::walk::{Walk, over};
 
 use self::options::Options;
-use self::queue::{Content, Queue};
+use self::queue::{Content, Queue, Row};
 use crate::embedding::Embedding;
 use crate::encoder::{self, Encoder};
 use crate::error::{Error, Result};
@@ -18,7 +25,7 @@ use crate::image;
 use crate::sqlite::{
     Argument, Change, Declaration, OnConflict, Output, Plan, Table, Value, Verdict,
 };
-use crate::store::{self, Made, Store};
+use crate::store::{self, Kind, Made, Store};
 
 /// Columns in the order of [`Table::columns`].
 pub(super) const IMAGE: usize = 0;
@@ -27,6 +34,12 @@ pub(super) const EMBEDDING: usize = 2;
 pub(super) const DISTANCE: usize = 3;
 pub(super) const K: usize = 4;
 const COMMAND: usize = 5;
+/// Of tables over another.
+pub(super) const KIND: usize = 6;
+pub(super) const CONTENT_ROWID: usize = 7;
+
+/// Names of all of them but the command column.
+const COLUMNS: [&str; 7] = ["image", "text", "embedding", "distance", "k", "kind", "content_rowid"];
 
 /// `SQLITE_CONSTRAINT_ROWID`
 const ROWID_TAKEN: i32 = 2579;
@@ -41,6 +54,8 @@ pub struct Dualpath {
     queue: RefCell<Queue>,
     /// The largest rowid, while this transaction knows it.
     last: Cell<Option<i64>>,
+    /// While shadow tables are written for a content table.
+    writing: Cell<bool>,
 }
 
 impl Table for Dualpath {
@@ -49,17 +64,24 @@ impl Table for Dualpath {
     const SHADOWS: &'static [&'static str] = store::SHADOWS;
 
     fn create(declaration: &Declaration) -> Result<Dualpath> {
+        let Declaration { db, schema, name, .. } = declaration;
         let made = match Options::read(&declaration.options)? {
-            Options { dimensions: Some(dimension), .. } => Made { dimension, model: None },
-            Options { model, .. } => {
+            Options { dimensions: Some(dimension), .. } => {
+                Made { dimension, model: None, content: None }
+            }
+            Options { model, content, .. } => {
                 let encoder = encoder::find(model.as_deref())?;
+                if let Some(content) = &content {
+                    content.check(*db, schema)?;
+                }
                 Made {
                     dimension: encoder.dimension(),
                     model: Some((encoder.name().to_owned(), encoder.digest().to_owned())),
+                    content,
                 }
             }
         };
-        let Declaration { db, schema, name, .. } = declaration;
+        refuse_column(name, &made)?;
         Ok(Dualpath::new(name, Store::create(*db, schema, name, made)?))
     }
 
@@ -70,7 +92,13 @@ impl Table for Dualpath {
 
     fn columns(&self) -> String {
         let command = crate::sqlite::quoted(&self.name.borrow());
-        format!("image BLOB, text TEXT, embedding BLOB, distance REAL, k HIDDEN, {command} HIDDEN")
+        let over_another = match self.store.made().content {
+            Some(_) => ", kind TEXT, content_rowid INTEGER",
+            None => "",
+        };
+        format!(
+            "image BLOB, text TEXT, embedding BLOB, distance REAL, k HIDDEN, {command} HIDDEN{over_another}"
+        )
     }
 
     fn destroy(&self) -> Result<()> {
@@ -111,6 +139,13 @@ impl Table for Dualpath {
             }
             DISTANCE => cursor.distance().map_or(Output::Null, Output::Real),
             K => cursor.count_asked().map_or(Output::Null, Output::Integer),
+            KIND | CONTENT_ROWID => match (&self.store.made().content, cursor.rowid()) {
+                (Some(content), Some(rowid)) => match content.source(rowid) {
+                    (_, kind) if column == KIND => kind.name().into(),
+                    (row, _) => row.into(),
+                },
+                _ => Output::Null,
+            },
             // Only the embedding is kept of a picture or a sentence.
             _ => Output::Null,
         })
@@ -118,16 +153,23 @@ impl Table for Dualpath {
 
     fn update(&self, change: Change<'_>, conflict: OnConflict) -> Result<i64> {
         match change {
+            Change::Insert { values, .. }
+                if values.get(COMMAND).is_some_and(|it| *it != Value::Null) =>
+            {
+                self.command(&values).map(|()| 0)
+            }
+            Change::Insert { values, .. } if self.store.made().content.is_some() => {
+                let row = self.content_row(&values)?;
+                self.sync_row(row).map(|()| row)
+            }
+            _ if self.store.made().content.is_some() => Err(self.read_only()),
             Change::Delete { rowid } => {
                 self.flush()?;
                 self.store.remove(rowid)?;
                 self.last.set(None);
                 Ok(rowid)
             }
-            Change::Insert { rowid, values } => match values.get(COMMAND) {
-                Some(Value::Null) | None => self.insert(rowid, &values, conflict),
-                Some(command) => self.command(command).map(|()| 0),
-            },
+            Change::Insert { rowid, values } => self.insert(rowid, &values, conflict),
             Change::Update { rowid, new_rowid, values } => {
                 self.change(rowid, new_rowid, &values, conflict)
             }
@@ -171,6 +213,7 @@ impl Table for Dualpath {
     }
 
     fn rename(&self, name: &str) -> Result<()> {
+        refuse_column(name, self.store.made())?;
         self.flush()?;
         self.store.rename(name)?;
         name.clone_into(&mut self.name.borrow_mut());
@@ -190,12 +233,52 @@ impl Dualpath {
             store,
             queue: RefCell::default(),
             last: Cell::new(None),
+            writing: Cell::new(false),
         }
     }
 
     /// The shadow tables.
     pub(super) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The content row to take in, which an INSERT names and nothing else.
+    fn content_row(&self, values: &[Value<'_>]) -> Result<i64> {
+        let mut others = values.iter().enumerate().filter(|it| it.0 != CONTENT_ROWID);
+        match values.get(CONTENT_ROWID) {
+            _ if others.any(|it| *it.1 != Value::Null) => Err(self.read_only()),
+            Some(Value::Integer(row)) => Ok(*row),
+            None => Err(self.read_only()),
+            Some(other) => Err(wrong_type("content_rowid", other, "a whole number")),
+        }
+    }
+
+    fn read_only(&self) -> Error {
+        let content = self.store.made().content.as_ref().map_or("", |it| &it.name);
+        let name = self.name.borrow();
+        Error::Usage(format!(
+            "the table is an index over {content} (write there, then INSERT INTO {name}({name}) VALUES ('sync'))"
+        ))
+    }
+
+    /// The rowids that a content row has here.
+    pub(super) fn rowids_of(&self, row: i64) -> Vec<i64> {
+        let content = self.store.made().content.iter();
+        content.flat_map(|it| it.kinds().filter_map(|kind| it.key(row, kind).ok())).collect()
+    }
+
+    /// Where the rows of a kind are; none where there is no such kind.
+    pub(super) fn range_of(&self, kind: &Value<'_>) -> Option<RangeInclusive<i64>> {
+        let content = self.store.made().content.as_ref()?;
+        let Value::Text(name) = kind else {
+            return None;
+        };
+        let kind = content.kinds().find(|it| it.name().eq_ignore_ascii_case(name))?;
+        Some(match kind {
+            _ if !content.is_double() => i64::MIN..=i64::MAX,
+            Kind::Image => 0..=i64::MAX,
+            Kind::Text => i64::MIN..=-1,
+        })
     }
 
     fn insert(
@@ -224,7 +307,7 @@ impl Dualpath {
             self.last.set(Some(rowid));
         }
         let mut queue = self.queue.borrow_mut();
-        queue.push(rowid, content);
+        queue.push(Row { rowid, content, seen: None });
         if queue.is_full() {
             drop(queue);
             self.flush()?;
@@ -247,7 +330,10 @@ impl Dualpath {
         }
         self.flush()?;
         let embedding = match self.content(&given)? {
-            Some(content) => Some(self.encode(vec![(rowid, content)])?.remove(0).1),
+            Some(content) => {
+                let row = Row { rowid, content, seen: None };
+                Some(self.encode(vec![row])?.remove(0).1)
+            }
             // SET embedding = NULL says that the row shall hold nothing.
             None if values.get(EMBEDDING).is_some_and(|it| *it == Some(Value::Null)) => {
                 return Err(Error::Usage(
@@ -272,16 +358,30 @@ impl Dualpath {
         Ok(new_rowid)
     }
 
-    fn command(&self, command: &Value<'_>) -> Result<()> {
-        let known = "'optimize', 'integrity-check'";
-        let Value::Text(name) = command else {
+    fn command(&self, values: &[Value<'_>]) -> Result<()> {
+        let is_over = self.store.made().content.is_some();
+        let known = match is_over {
+            true => "'sync', 'rebuild', 'delete-all', 'optimize', 'integrity-check'",
+            false => "'optimize', 'integrity-check'",
+        };
+        let of = |column: usize| values.get(column).copied().unwrap_or(Value::Null);
+        let Value::Text(name) = of(COMMAND) else {
             return Err(Error::Usage(format!(
                 "the command is {}, expected one of {known}",
-                command.kind().to_uppercase()
+                of(COMMAND).kind().to_uppercase()
             )));
         };
         self.flush()?;
-        match *name {
+        match name {
+            "sync" => match of(K) {
+                Value::Null => self.sync_rows(None),
+                Value::Integer(rows) if 0 < rows => self.sync_rows(Some(rows)),
+                _ => Err(Error::Usage(
+                    "k is no count of content rows (a whole number from 1 on)".to_owned(),
+                )),
+            },
+            "rebuild" if is_over => self.rebuild(),
+            "delete-all" if is_over => self.store.clear(),
             "optimize" => self.store.optimize(),
             "integrity-check" => match self.store.check()? {
                 findings if findings.is_empty() => Ok(()),
@@ -386,6 +486,9 @@ impl Dualpath {
 
     /// Encodes and writes what waits in the queue.
     fn flush(&self) -> Result<()> {
+        if self.store.made().content.is_some() {
+            return self.settle(None);
+        }
         let rows = self.queue.borrow_mut().take();
         if rows.is_empty() {
             return Ok(());
@@ -393,12 +496,20 @@ impl Dualpath {
         self.store.append(&self.encode(rows)?)
     }
 
-    fn encode(&self, rows: Vec<(i64, Content)>) -> Result<Vec<(i64, Embedding)>> {
-        let encoder = match rows.iter().all(|it| matches!(it.1, Content::Vector(_))) {
+    /// The first picture that cannot be decoded is an error that names its row.
+    fn encode(&self, rows: Vec<Row>) -> Result<Vec<(i64, Embedding)>> {
+        let encoder = match rows.iter().all(|it| matches!(it.content, Content::Vector(_))) {
             true => None,
             false => Some(self.encoder()?),
         };
-        queue::encoded(rows, encoder.as_deref())
+        let outcomes = queue::encoded(&rows, encoder.as_deref())?;
+        rows.iter()
+            .zip(outcomes)
+            .map(|(row, outcome)| match outcome {
+                Ok(embedding) => Ok((row.rowid, embedding)),
+                Err(err) => Err(Error::Usage(format!("row {}: {err}", row.rowid))),
+            })
+            .collect()
     }
 
     fn is_taken(&self, rowid: i64) -> Result<bool> {
@@ -437,6 +548,20 @@ impl Dualpath {
     fn taken(&self) -> Error {
         let message = format!("UNIQUE constraint failed: {}.rowid", self.name.borrow());
         Error::Sqlite { code: ROWID_TAKEN, message }
+    }
+}
+
+/// The hidden command column is called after the table, and SQLite wants no name twice.
+fn refuse_column(name: &str, made: &Made) -> Result<()> {
+    let columns = match made.content {
+        Some(_) => &COLUMNS[..],
+        None => &COLUMNS[..=K],
+    };
+    match columns.iter().any(|it| it.eq_ignore_ascii_case(name)) {
+        true => Err(Error::Usage(format!(
+            "a table cannot be called '{name}', as a column is (give it another name)"
+        ))),
+        false => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `USING dualpath(key = value, ...)`.
 
 use crate::error::{Error, Result};
-use crate::store::MOST_DIMENSIONS;
+use crate::store::{ContentTable, MOST_DIMENSIONS, PictureColumn};
 
 /// What the parentheses say.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -10,15 +10,20 @@ pub struct Options {
     pub model: Option<String>,
     /// Bring-your-own vectors of this many numbers.
     pub dimensions: Option<usize>,
+    /// The table that it is over.
+    pub content: Option<ContentTable>,
 }
 
-const KNOWN: &str = "model = 'name', dimensions = number";
+const KNOWN: &str = "model = 'name', dimensions = number, content = 'table', content_rowid = 'column', image = 'column', path = 'column', text = 'column'";
+/// Those that describe a content table.
+const CONTENT: [&str; 5] = ["content", "content_rowid", "image", "path", "text"];
 
 impl Options {
     /// # Errors
-    /// An unknown key, a key without value or given twice, both keys at once.
+    /// An unknown key, a key without value or given twice, keys that exclude each other.
     pub fn read(words: &[String]) -> Result<Options> {
         let mut options = Options::default();
+        let mut of_content: [Option<String>; 5] = Default::default();
         for word in words.iter().map(|it| it.trim()).filter(|it| !it.is_empty()) {
             let Some((key, value)) = word.split_once('=') else {
                 return Err(Error::Usage(format!("'{word}' is no option (options are {KNOWN})")));
@@ -32,14 +37,16 @@ impl Options {
                         Error::Usage(format!("dimensions is '{value}' (1 to {MOST_DIMENSIONS})"))
                     })?);
                 }
-                key @ ("model" | "dimensions") => {
-                    return Err(Error::Usage(format!("the option '{key}' is given twice")));
-                }
-                key => {
-                    return Err(Error::Usage(format!(
-                        "there is no option '{key}' (options are {KNOWN})"
-                    )));
-                }
+                key @ ("model" | "dimensions") => return Err(twice(key)),
+                key => match CONTENT.iter().position(|it| *it == key) {
+                    Some(at) if of_content[at].is_none() => of_content[at] = Some(value),
+                    Some(_) => return Err(twice(key)),
+                    None => {
+                        return Err(Error::Usage(format!(
+                            "there is no option '{key}' (options are {KNOWN})"
+                        )));
+                    }
+                },
             }
         }
         if options.model.is_some() && options.dimensions.is_some() {
@@ -48,8 +55,51 @@ impl Options {
                     .to_owned(),
             ));
         }
+        options.content = content(of_content)?;
+        if options.content.is_some() && options.dimensions.is_some() {
+            return Err(Error::Usage(
+                "content and dimensions exclude each other (what is in a content table has to be encoded)"
+                    .to_owned(),
+            ));
+        }
         Ok(options)
     }
+}
+
+fn twice(key: &str) -> Error {
+    Error::Usage(format!("the option '{key}' is given twice"))
+}
+
+fn content(options: [Option<String>; 5]) -> Result<Option<ContentTable>> {
+    let refused = |words: String| Err(Error::Usage(words));
+    let lone = CONTENT.iter().zip(&options).find(|it| it.1.is_some()).map(|it| *it.0);
+    let [name, rowid, image, path, sentence] = options;
+    let Some(name) = name else {
+        return match lone {
+            None => Ok(None),
+            Some(key) => refused(format!(
+                "{key} names a column of a content table (say which: content = 'table')"
+            )),
+        };
+    };
+    let picture = match (image, path) {
+        (Some(_), Some(_)) => {
+            return refused(
+                "image and path exclude each other (a picture is in the table or in a file)"
+                    .to_owned(),
+            );
+        }
+        (Some(column), None) => Some(PictureColumn::Bytes(column)),
+        (None, Some(column)) => Some(PictureColumn::Path(column)),
+        (None, None) => None,
+    };
+    if picture.is_none() && sentence.is_none() {
+        return refused(format!(
+            "nothing of {name} is encoded (name a column: image = 'jpeg', path = 'file' or text = 'caption')"
+        ));
+    }
+    let rowid = rowid.unwrap_or_else(|| "rowid".to_owned());
+    Ok(Some(ContentTable { name, rowid, picture, sentence }))
 }
 
 /// SQL's quotes around a value are not part of it.
@@ -86,6 +136,11 @@ mod tests {
             (&["dimensions = -1"], "dimensions is '-1'"),
             (&["model = a", "model = b"], "given twice"),
             (&["model = a", "dimensions = 3"], "exclude each other"),
+            (&["content = p", "image = i", "dimensions = 3"], "exclude each other"),
+            (&["content = p", "image = i", "path = f"], "exclude each other"),
+            (&["content = p"], "nothing of p is encoded"),
+            (&["image = i"], "image names a column of a content table"),
+            (&["content = p", "text = a", "text = b"], "'text' is given twice"),
         ] {
             let message = read(words).unwrap_err().to_string();
             assert!(message.contains(part), "{message}");

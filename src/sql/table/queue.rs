@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use crate::embedding::Embedding;
 use crate::encoder::Encoder;
 use crate::error::{Error, Result};
+use crate::store::Seen;
 
 /// What a row was given.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +18,16 @@ pub enum Content {
     Vector(Embedding),
 }
 
+/// A row that waits.
+pub struct Row {
+    /// Where it goes.
+    pub rowid: i64,
+    /// What is encoded.
+    pub content: Content,
+    /// How it is known again, in a table over another.
+    pub seen: Option<Seen>,
+}
+
 /// Pictures and sentences that wait at most; two batches keep the decoders busy.
 const MOST_TO_ENCODE: usize = 64;
 /// Bytes that wait at most.
@@ -25,7 +36,7 @@ const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// The waiting rows, in the order they came.
 #[derive(Default)]
 pub struct Queue {
-    rows: Vec<(i64, Content)>,
+    rows: Vec<Row>,
     rowids: HashSet<i64>,
     to_encode: usize,
     bytes: usize,
@@ -33,20 +44,25 @@ pub struct Queue {
 
 impl Queue {
     /// Adds a row whose rowid is free.
-    pub fn push(&mut self, rowid: i64, content: Content) {
-        self.to_encode += usize::from(!matches!(content, Content::Vector(_)));
-        self.bytes += match &content {
+    pub fn push(&mut self, row: Row) {
+        self.to_encode += usize::from(!matches!(row.content, Content::Vector(_)));
+        self.bytes += match &row.content {
             Content::Picture(it) => it.len(),
             Content::Sentence(it) => it.len(),
             Content::Vector(it) => 4 * it.dimension(),
         };
-        self.rowids.insert(rowid);
-        self.rows.push((rowid, content));
+        self.rowids.insert(row.rowid);
+        self.rows.push(row);
     }
 
     /// Whether it is time to flush.
     pub fn is_full(&self) -> bool {
         MOST_TO_ENCODE <= self.to_encode || MOST_BYTES <= self.bytes
+    }
+
+    /// Pictures and sentences.
+    pub fn to_encode(&self) -> usize {
+        self.to_encode
     }
 
     /// Whether the row waits.
@@ -60,7 +76,7 @@ impl Queue {
     }
 
     /// All rows; the queue is empty then.
-    pub fn take(&mut self) -> Vec<(i64, Content)> {
+    pub fn take(&mut self) -> Vec<Row> {
         std::mem::take(self).rows
     }
 
@@ -70,18 +86,12 @@ impl Queue {
     }
 }
 
-/// Encodes rows in their order; `encoder` may be missing where all are ready vectors.
-///
-/// # Errors
-/// The first picture that cannot be decoded, by its rowid.
-pub fn encoded(
-    rows: Vec<(i64, Content)>,
-    encoder: Option<&Encoder>,
-) -> Result<Vec<(i64, Embedding)>> {
+/// Encodes rows, an answer for each; `encoder` may be missing where all are ready vectors.
+pub fn encoded(rows: &[Row], encoder: Option<&Encoder>) -> Result<Vec<Result<Embedding>>> {
     let mut pictures: Vec<&[u8]> = Vec::new();
     let mut sentences: Vec<&str> = Vec::new();
-    for (_, content) in &rows {
-        match content {
+    for row in rows {
+        match &row.content {
             Content::Picture(bytes) => pictures.push(bytes),
             Content::Sentence(sentence) => sentences.push(sentence),
             Content::Vector(_) => {}
@@ -95,16 +105,10 @@ pub fn encoded(
     };
     let lost = || Error::Usage("internal error, please report".to_owned());
     rows.iter()
-        .map(|(rowid, content)| {
-            let embedding = match content {
-                Content::Vector(vector) => vector.clone(),
-                Content::Sentence(_) => sentences.next().ok_or_else(lost)?,
-                Content::Picture(_) => pictures
-                    .next()
-                    .ok_or_else(lost)?
-                    .map_err(|err| Error::Usage(format!("row {rowid}: {err}")))?,
-            };
-            Ok((*rowid, embedding))
+        .map(|row| match &row.content {
+            Content::Vector(vector) => Ok(Ok(vector.clone())),
+            Content::Sentence(_) => sentences.next().map(Ok).ok_or_else(lost),
+            Content::Picture(_) => pictures.next().ok_or_else(lost),
         })
         .collect()
 }

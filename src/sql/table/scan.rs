@@ -1,8 +1,9 @@
 //! How a query is answered: what the planner is told, and the cursor that follows.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
-use super::{DISTANCE, Dualpath, EMBEDDING, IMAGE, K, TEXT};
+use super::{CONTENT_ROWID, DISTANCE, Dualpath, EMBEDDING, IMAGE, K, KIND, TEXT};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
 use crate::index::{Hit, Rows, Source, Want, nearest};
@@ -31,6 +32,9 @@ mod note {
     pub const ROWID_IN: char = '@';
     pub const ROWID_FROM: char = '>';
     pub const ROWID_TO: char = '<';
+    pub const KIND: char = 'y';
+    pub const CONTENT: char = 'c';
+    pub const CONTENT_IN: char = 'C';
 }
 
 /// Says how a query would be answered.
@@ -78,7 +82,7 @@ pub fn plan(plan: &mut Plan<'_>, rows: i64) -> Result<Verdict> {
     };
     // A limit may end the scan only if no row that it counts is dropped afterwards.
     let mut all_applied = in_order;
-    let mut single = false;
+    let (mut single, mut listed) = (false, false);
     for it in &constraints {
         if matches!(it.operator, Operator::Match | Operator::Limit | Operator::Offset) {
             continue;
@@ -88,8 +92,9 @@ pub fn plan(plan: &mut Plan<'_>, rows: i64) -> Result<Verdict> {
             continue;
         }
         match (it.column, it.operator) {
-            (None, Operator::Equal) if plan.is_in(it) && searches => {
-                plan.argument(it, note::ROWID_IN, true)
+            (None, Operator::Equal) if plan.is_in(it) => {
+                listed = true;
+                plan.argument(it, note::ROWID_IN, true);
             }
             (None, Operator::Equal) => {
                 single = true;
@@ -105,6 +110,14 @@ pub fn plan(plan: &mut Plan<'_>, rows: i64) -> Result<Verdict> {
                 plan.argument(it, note::WITHIN, false);
             }
             (Some(K), Operator::Equal) => plan.argument(it, note::K, true),
+            (Some(KIND), Operator::Equal) if !plan.is_in(it) => {
+                plan.argument(it, note::KIND, false);
+            }
+            (Some(CONTENT_ROWID), Operator::Equal) => {
+                listed = true;
+                let note = if plan.is_in(it) { note::CONTENT_IN } else { note::CONTENT };
+                plan.argument(it, note, false);
+            }
             _ => all_applied = false,
         }
         // Ranges are read as "from" and "to" themselves, so SQLite may still drop a boundary row.
@@ -122,13 +135,15 @@ pub fn plan(plan: &mut Plan<'_>, rows: i64) -> Result<Verdict> {
     if in_order && !order.is_empty() {
         plan.ordered();
     }
-    match (searches, single) {
-        (true, _) => plan.costs(1e3 + rows as f64, 100),
-        (false, true) => {
-            plan.unique();
-            plan.costs(1.0, 1);
-        }
-        (false, false) => plan.costs(1e5 + 10.0 * rows as f64, rows.max(1)),
+    if searches {
+        plan.costs(1e3 + rows as f64, 100);
+    } else if single {
+        plan.unique();
+        plan.costs(1.0, 1);
+    } else if listed {
+        plan.costs(1e2, 100);
+    } else {
+        plan.costs(1e5 + 10.0 * rows as f64, rows.max(1));
     }
     Ok(Verdict::Possible)
 }
@@ -213,18 +228,18 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
     let mut within = f64::INFINITY;
     let (mut limit, mut offset, mut count_asked) = (None, 0, None);
     for (note, argument) in notes.chars().zip(arguments) {
-        if note == note::ROWID_IN {
+        if matches!(note, note::ROWID_IN | note::CONTENT_IN) {
             let mut rowids = HashSet::new();
             argument.each(|value| {
                 if let Value::Integer(rowid) = value {
-                    rowids.insert(rowid);
+                    match note {
+                        note::ROWID_IN => rowids.extend([rowid]),
+                        _ => rowids.extend(table.rowids_of(rowid)),
+                    }
                 }
                 Ok(())
             })?;
-            among = Some(match among {
-                None => rowids,
-                Some(before) => before.intersection(&rowids).copied().collect(),
-            });
+            among = Some(narrowed(among, rowids));
             continue;
         }
         let value = argument.value()?;
@@ -270,6 +285,18 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
                 first = first.max(rowid.0);
                 last = last.min(rowid.1);
             }
+            note::KIND => match table.range_of(&value) {
+                None => return Ok(Cursor::default()),
+                Some(range) => {
+                    first = first.max(*range.start());
+                    last = last.min(*range.end());
+                }
+            },
+            note::CONTENT => {
+                let (from, to) = whole(&value)?;
+                let rowids = if from == to { table.rowids_of(from) } else { Vec::new() };
+                among = Some(narrowed(among, rowids.into_iter().collect()));
+            }
             note::ROWID_FROM => first = first.max(whole(&value)?.0),
             note::ROWID_TO => last = last.min(whole(&value)?.1),
             _ => {}
@@ -277,8 +304,13 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
     }
     let mut cursor = Cursor { searches: query.is_some(), count_asked, ..Cursor::default() };
     let Some((column, value)) = query else {
-        cursor.more = More::Rowids(first, last);
-        cursor.advance(table.store())?;
+        match among {
+            Some(rowids) => cursor.rows = held(table.store(), rowids, first..=last)?,
+            None => {
+                cursor.more = More::Rowids(first, last);
+                cursor.advance(table.store())?;
+            }
+        }
         return Ok(cursor);
     };
     let query = table.query(column, value)?;
@@ -308,6 +340,22 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
         }
     }
     Ok(cursor)
+}
+
+fn narrowed(among: Option<HashSet<i64>>, rowids: HashSet<i64>) -> HashSet<i64> {
+    match among {
+        None => rowids,
+        Some(before) => before.intersection(&rowids).copied().collect(),
+    }
+}
+
+/// Those rows of a list that are there, rising.
+fn held(store: &Store, rowids: HashSet<i64>, range: RangeInclusive<i64>) -> Result<Vec<Hit>> {
+    let places = store.places(rowids.into_iter().filter(|it| range.contains(it)))?;
+    let mut rows: Vec<Hit> =
+        places.into_iter().map(|it| Hit { rowid: it.rowid, distance: 0.0 }).collect();
+    rows.sort();
+    Ok(rows)
 }
 
 /// The rowids, where they are so few that a scan would cost more.
