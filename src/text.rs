@@ -1,6 +1,6 @@
 //! Sentences: text in, a fixed number of token ids out.
 
-use tokenizers::Tokenizer;
+use tokenizers::{Tokenizer, TruncationParams};
 
 use crate::error::{Error, Result};
 
@@ -12,18 +12,41 @@ pub struct Words {
     tokenizer: Tokenizer,
     length: usize,
     dropped: Option<i64>,
+    padding: i64,
+    /// Whether the tokenizer marks a sentence's start and end.
+    marks: bool,
 }
 
 impl Words {
     /// Reads a Hugging Face `tokenizer.json`; `length` is the number of ids per sentence.
     pub fn from_json(json: &[u8], length: usize) -> std::result::Result<Words, String> {
+        Words::with(json, length, None, PADDING)
+    }
+
+    /// The same with the marks of start and end that the tokenizer puts around a sentence, which
+    /// is cut off so that they find room; shorter ones are filled up with `padding`.
+    pub fn with_marks(
+        json: &[u8],
+        length: usize,
+        padding: i64,
+    ) -> std::result::Result<Words, String> {
+        let truncation = TruncationParams { max_length: length, ..TruncationParams::default() };
+        Ok(Words { marks: true, ..Words::with(json, length, Some(truncation), padding)? })
+    }
+
+    fn with(
+        json: &[u8],
+        length: usize,
+        truncation: Option<TruncationParams>,
+        padding: i64,
+    ) -> std::result::Result<Words, String> {
         let mut tokenizer = Tokenizer::from_bytes(json).map_err(|err| err.to_string())?;
         // Length and padding are the text path's, whatever the file says.
-        tokenizer.with_truncation(None).map_err(|err| err.to_string())?;
+        tokenizer.with_truncation(truncation).map_err(|err| err.to_string())?;
         tokenizer.with_padding(None);
         // A sentence is data: "[PAD]" in it is three words, not the end of it.
         tokenizer.set_encode_special_tokens(true);
-        Ok(Words { tokenizer, length, dropped: None })
+        Ok(Words { tokenizer, length, dropped: None, padding, marks: false })
     }
 
     /// Leaves tokens of this id out, as the paper leaves out words it has no vector for; the
@@ -32,11 +55,18 @@ impl Words {
         Words { dropped, ..self }
     }
 
-    /// The first `length` tokens of the sentence, then zeros. What comes after them is not read.
+    /// [`Words::tokens`], filled up to `length` ids.
+    pub fn ids(&self, sentence: &str) -> Result<Vec<i64>> {
+        let mut ids = self.tokens(sentence)?;
+        ids.resize(self.length, self.padding);
+        Ok(ids)
+    }
+
+    /// The first `length` tokens of the sentence. What comes after them is not read.
     ///
     /// # Errors
     /// A sentence without any token, with a NUL inside, or over [`MOST_SENTENCE_BYTES`].
-    pub fn ids(&self, sentence: &str) -> Result<Vec<i64>> {
+    pub fn tokens(&self, sentence: &str) -> Result<Vec<i64>> {
         if let Some(at) = sentence.find('\0') {
             let reason = format!("has a NUL at byte {at} (pass the text before it)");
             return Err(Error::Sentence { reason });
@@ -51,17 +81,26 @@ impl Words {
         }
         let encoding = self
             .tokenizer
-            .encode_fast(sentence, false)
+            .encode_fast(sentence, self.marks)
             .map_err(|err| Error::Sentence { reason: format!("cannot be tokenized: {err}") })?;
         let all = encoding.get_ids().iter().map(|it| i64::from(*it));
         let mut ids: Vec<i64> = all.filter(|it| Some(*it) != self.dropped).collect();
-        ids.resize(self.length, PADDING);
-        // Not even a tokenizer from elsewhere may hand over padding alone: its mean is 0 / 0.
-        if ids.iter().all(|it| *it == PADDING) {
+        ids.truncate(self.length);
+        let is_empty = match self.marks {
+            true => encoding.get_special_tokens_mask().iter().all(|it| *it == 1),
+            // Not even a tokenizer from elsewhere may hand over padding alone: its mean is 0 / 0.
+            false => ids.iter().all(|it| *it == PADDING),
+        };
+        if is_empty {
             let reason = "has no words (say what the picture shows)".to_owned();
             return Err(Error::Sentence { reason });
         }
         Ok(ids)
+    }
+
+    /// The id of an empty position.
+    pub fn padding(&self) -> i64 {
+        self.padding
     }
 
     /// Ids per sentence.
@@ -75,7 +114,7 @@ impl Words {
     }
 }
 
-/// The id of an empty position.
+/// The id of an empty position in models of `train export`.
 pub const PADDING: i64 = 0;
 
 #[cfg(test)]
@@ -118,6 +157,30 @@ mod tests {
         let words = words(3).without(Some(1));
         assert_eq!(words.ids("two zebra dogs").unwrap(), [2, 3, 0]);
         assert!(words.ids("zebra").is_err());
+    }
+
+    #[test]
+    fn marks_stand_around_what_fits_between_them() {
+        let json = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+            "normalizer": {"type": "Lowercase"},
+            "pre_tokenizer": {"type": "Whitespace"},
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                           {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [7], "tokens": ["<s>"]},
+                                   "</s>": {"id": "</s>", "ids": [8], "tokens": ["</s>"]}},
+            },
+            "decoder": null,
+            "model": {"type": "WordLevel", "unk_token": "?", "vocab": {"two": 2, "dogs": 3, "?": 1, "<s>": 7, "</s>": 8}},
+        });
+        let words = Words::with_marks(json.to_string().as_bytes(), 4, 9).unwrap();
+        assert_eq!(words.tokens("Dogs").unwrap(), [7, 3, 8]);
+        assert_eq!(words.ids("Dogs").unwrap(), [7, 3, 8, 9]);
+        assert_eq!(words.ids("two dogs two dogs").unwrap(), [7, 2, 3, 8]);
+        assert!(words.ids(" ").unwrap_err().to_string().contains("has no words"));
     }
 
     #[test]

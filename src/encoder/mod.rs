@@ -8,20 +8,19 @@ use std::collections::VecDeque;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
-use ndarray::{Array2, Array4, ArrayView1, ArrayViewMut3, s};
+use ndarray::{Array2, Array4, ArrayViewMut3};
 
 pub use registry::{DEFAULT, drop_model, find, list, load};
 pub use runtime::{state as runtime_state, use_library};
 
-use self::session::Graph;
+use self::session::{ImageGraph, TextGraph};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
 use crate::image;
-use crate::model::{IMAGE_GRAPH, Manifest, Model, TEXT_GRAPH};
-use crate::text::PADDING;
+use crate::model::{Manifest, Model};
 
 /// Pictures that go through the image path in one call.
 pub const BATCH: usize = 32;
@@ -39,8 +38,8 @@ pub struct Encoder {
     number: i64,
     folder: Option<PathBuf>,
     model: Model,
-    images: OnceLock<Mutex<Graph>>,
-    texts: OnceLock<Mutex<Graph>>,
+    images: OnceLock<Mutex<ImageGraph>>,
+    texts: OnceLock<Mutex<TextGraph>>,
     /// Taken while a graph is opened, so that it is opened once.
     opening: Mutex<()>,
     recent: Mutex<VecDeque<(String, Embedding)>>,
@@ -105,22 +104,21 @@ impl Encoder {
 
     /// Encodes sentences, in order.
     pub fn sentences(&self, sentences: &[&str]) -> Result<Vec<Embedding>> {
-        let length = self.model.words.length();
+        let words = &self.model.words;
         let mut embeddings = Vec::with_capacity(sentences.len());
         for batch in sentences.chunks(SENTENCE_BATCH) {
-            let mut tokens = Array2::zeros((batch.len(), length));
-            for (sentence, mut row) in batch.iter().zip(tokens.outer_iter_mut()) {
-                row.iter_mut()
-                    .zip(self.model.words.ids(sentence)?)
-                    .for_each(|(slot, id)| *slot = id);
+            let rows = batch.iter().map(|it| words.tokens(it)).collect::<Result<Vec<_>>>()?;
+            let used: Vec<usize> = rows.iter().map(Vec::len).collect();
+            let mut texts = held(self.texts()?);
+            let slots = match texts.takes_any_length() {
+                true => used.iter().copied().max().unwrap_or_default(),
+                false => words.length(),
+            };
+            let mut tokens = Array2::from_elem((batch.len(), slots), words.padding());
+            for (row, mut slots) in rows.iter().zip(tokens.outer_iter_mut()) {
+                slots.iter_mut().zip(row).for_each(|(slot, token)| *slot = *token);
             }
-            let texts = self.texts()?;
-            if texts.takes_any_length() {
-                let used = |row: ArrayView1<i64>| row.iter().rposition(|it| *it != PADDING);
-                let longest = tokens.outer_iter().filter_map(used).max().map_or(1, |it| it + 1);
-                tokens = tokens.slice(s![.., ..longest]).to_owned();
-            }
-            embeddings.extend(texts.run(tokens)?);
+            embeddings.extend(texts.run(tokens, &used)?);
         }
         Ok(embeddings)
     }
@@ -132,12 +130,11 @@ impl Encoder {
 
     /// Encodes a sentence, or remembers it from one of the last calls.
     pub fn sentence(&self, sentence: &str) -> Result<Embedding> {
-        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, known)) = recent().iter().find(|it| it.0 == sentence) {
+        if let Some((_, known)) = held(&self.recent).iter().find(|it| it.0 == sentence) {
             return Ok(known.clone());
         }
         let embedding = self.sentences(&[sentence])?.remove(0);
-        let mut recent = recent();
+        let mut recent = held(&self.recent);
         recent.truncate(REMEMBERED - 1);
         recent.push_front((sentence.to_owned(), embedding.clone()));
         Ok(embedding)
@@ -171,7 +168,7 @@ impl Encoder {
         if faults.iter().all(Option::is_some) {
             return faults.into_iter().flatten().map(Err).collect();
         }
-        match self.images().and_then(|it| it.run(pixels)) {
+        match self.images().and_then(|it| held(it).run(pixels)) {
             Ok(embeddings) => embeddings
                 .into_iter()
                 .zip(faults)
@@ -189,58 +186,60 @@ impl Encoder {
         }
     }
 
-    /// Opens both graphs, so that a model that does not fit its manifest is refused at once.
-    fn open_both(&self) -> Result<()> {
+    /// Opens both graphs, so that a model that does not fit its manifest is refused at once; one
+    /// whose folder does not say its dimension is asked for it.
+    fn open_both(&mut self) -> Result<()> {
         self.images()?;
         self.texts()?;
+        if self.dimension() == 0 {
+            let side = self.model.manifest.image.size as usize;
+            let white = held(self.images()?).run(Array4::ones((1, 3, side, side)))?;
+            let sentence = self.sentences(&["a"])?;
+            let [picture, sentence] =
+                [&white, &sentence].map(|it| it.first().map_or(0, Embedding::dimension));
+            if picture != sentence {
+                return Err(Error::Inference {
+                    model: self.name.clone(),
+                    reason: format!(
+                        "pictures have {picture} dimensions, sentences {sentence} (they must share one space)"
+                    ),
+                });
+            }
+            self.model.manifest.dimension = picture;
+        }
         Ok(())
     }
 
-    fn images(&self) -> Result<Run<'_>> {
-        self.opened(&self.images, IMAGE_GRAPH)
+    fn images(&self) -> Result<&Mutex<ImageGraph>> {
+        self.opened(&self.images, || ImageGraph::open(&self.name, &self.model))
     }
 
-    fn texts(&self) -> Result<Run<'_>> {
-        self.opened(&self.texts, TEXT_GRAPH)
+    fn texts(&self) -> Result<&Mutex<TextGraph>> {
+        self.opened(&self.texts, || TextGraph::open(&self.name, &self.model))
     }
 
     /// A failed opening leaves nothing behind, so the next call tries again.
-    fn opened<'a>(&'a self, slot: &'a OnceLock<Mutex<Graph>>, file: &str) -> Result<Run<'a>> {
+    fn opened<'a, T>(
+        &self,
+        slot: &'a OnceLock<Mutex<T>>,
+        open: impl FnOnce() -> Result<T>,
+    ) -> Result<&'a Mutex<T>> {
         if slot.get().is_none() {
-            let _alone = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            let _alone = held(&self.opening);
             if slot.get().is_none() {
-                let graph = Graph::open(&self.name, &self.model, file)?;
-                let _ = slot.set(Mutex::new(graph));
+                let _ = slot.set(Mutex::new(open()?));
             }
         }
-        match slot.get() {
-            Some(graph) => Ok(Run(graph)),
-            None => Err(Error::Usage("internal error, please report".to_owned())),
-        }
+        slot.get().ok_or_else(|| Error::Usage("internal error, please report".to_owned()))
     }
 }
 
 /// A picture, where its pixels go, and what was wrong with it.
 type Work<'a> = ((&'a &'a [u8], ArrayViewMut3<'a, f32>), &'a mut Option<Error>);
 
-/// An opened graph, one run at a time.
-struct Run<'a>(&'a Mutex<Graph>);
-
-impl Run<'_> {
-    /// Whether padding may be cut off.
-    fn takes_any_length(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).takes_any_length()
-    }
-
-    fn run<D: ndarray::Dimension + 'static, T>(
-        &self,
-        input: ndarray::Array<T, D>,
-    ) -> Result<Vec<Embedding>>
-    where
-        T: ort::value::PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
-    {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).run(input)
-    }
+/// One run at a time; a panic in another left nothing half-done.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How many threads decode, and how many the model uses: never both at once.

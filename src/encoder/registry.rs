@@ -53,8 +53,9 @@ pub fn load(name: &str, folder: &Path) -> Result<Arc<Encoder>> {
             model.digest
         )));
     }
-    let encoder = Arc::new(Encoder::new(name, Some(folder), model));
+    let mut encoder = Encoder::new(name, Some(folder), model);
     encoder.open_both()?;
+    let encoder = Arc::new(encoder);
     models.insert(name.to_owned(), encoder.clone());
     Ok(encoder)
 }

@@ -32,6 +32,17 @@ pub enum Resize {
     Crop,
 }
 
+/// How pixels in between are made up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Filter {
+    /// From two by two, or more where a picture gets smaller.
+    #[default]
+    Bilinear,
+    /// From four by four, a = -0.5, as Pillow's.
+    Bicubic,
+}
+
 /// From a decoded picture to an image path's input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,6 +55,17 @@ pub struct Preprocess {
     pub mean: [f32; 3],
     /// Divides each channel afterwards.
     pub std: [f32; 3],
+    /// How pixels in between are made up.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub filter: Filter,
+    /// With [`Resize::Crop`]: the shorter side goes to so many whole pixels first, and the square is
+    /// cut out of that, as CLIP's own preprocessing does. Without it, both are one step.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub shortest_edge: Option<u32>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Preprocess {
@@ -64,36 +86,75 @@ impl Preprocess {
     pub fn square(&self, picture: &RgbImage) -> Result<Vec<u8>> {
         let (width, height) = picture.dimensions();
         let (size, side) = (self.size, width.min(height));
-        let crop = match self.resize {
-            Resize::Squash => (0, 0, width, height),
-            Resize::Crop => ((width - side) / 2, (height - side) / 2, side, side),
-        };
-        resized(picture, crop, size)
+        let whole = (0, 0, width, height);
+        let square = (size, size);
+        match (self.resize, self.shortest_edge) {
+            (Resize::Squash, _) => resized(picture, whole, square, self.filter),
+            (Resize::Crop, None) => {
+                let middle = ((width - side) / 2, (height - side) / 2, side, side);
+                resized(picture, middle, square, self.filter)
+            }
+            (Resize::Crop, Some(edge)) => {
+                let to = |it: u32| (u64::from(it) * u64::from(edge) / u64::from(side)) as u32;
+                let target = (to(width), to(height));
+                let bytes = resized(picture, whole, target, self.filter)?;
+                let (left, top) = ((target.0 - size) / 2, (target.1 - size) / 2);
+                let row = |it: u32| {
+                    let start = 3 * ((top + it) as usize * target.0 as usize + left as usize);
+                    &bytes[start..start + 3 * size as usize]
+                };
+                Ok((0..size).flat_map(row).copied().collect())
+            }
+        }
     }
 }
 
-/// The part (left, top, width, height) of a picture as RGB bytes, (size, size, 3).
-pub fn resized(picture: &RgbImage, crop: (u32, u32, u32, u32), size: u32) -> Result<Vec<u8>> {
-    let (left, top, width, height) = crop;
-    if crop == (0, 0, size, size) && picture.dimensions() == (size, size) {
+/// The part (left, top, width, height) of a picture as RGB bytes, (height, width, 3) of `target`, which
+/// is a width and a height.
+pub fn resized(
+    picture: &RgbImage,
+    crop: (u32, u32, u32, u32),
+    target: (u32, u32),
+    filter: Filter,
+) -> Result<Vec<u8>> {
+    if crop == (0, 0, target.0, target.1) && picture.dimensions() == target {
         return Ok(picture.as_raw().clone());
     }
-    let refused = |reason: String| Error::Picture { reason };
     let source = fir::images::ImageRef::new(
         picture.width(),
         picture.height(),
         picture.as_raw(),
         fir::PixelType::U8x3,
     )
-    .map_err(|err| refused(err.to_string()))?;
-    let mut target = fir::images::Image::new(size, size, fir::PixelType::U8x3);
-    let options = fir::ResizeOptions::new()
-        .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear))
-        .crop(left as f64, top as f64, width as f64, height as f64);
-    fir::Resizer::new()
-        .resize(&source, &mut target, &options)
-        .map_err(|err| refused(err.to_string()))?;
-    Ok(target.into_vec())
+    .map_err(|err| Error::Picture { reason: err.to_string() })?;
+    let resized = match filter {
+        Filter::Bilinear => step(&source, crop, target, fir::FilterType::Bilinear)?,
+        // Where this filter overshoots, bytes are clipped between the passes: their order shows, and
+        // Pillow goes across first.
+        Filter::Bicubic => {
+            let (across, cubic) = ((target.0, crop.3), fir::FilterType::CatmullRom);
+            let wide = step(&source, crop, across, cubic)?;
+            step(&wide, (0, 0, across.0, across.1), target, cubic)?
+        }
+    };
+    Ok(resized.into_vec())
+}
+
+fn step(
+    from: &impl fir::IntoImageView,
+    (left, top, width, height): (u32, u32, u32, u32),
+    target: (u32, u32),
+    filter: fir::FilterType,
+) -> Result<fir::images::Image<'static>> {
+    let mut to = fir::images::Image::new(target.0, target.1, fir::PixelType::U8x3);
+    let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(filter)).crop(
+        f64::from(left),
+        f64::from(top),
+        f64::from(width),
+        f64::from(height),
+    );
+    let outcome = fir::Resizer::new().resize(from, &mut to, &options);
+    outcome.map(|()| to).map_err(|err| Error::Picture { reason: err.to_string() })
 }
 
 /// Decodes a picture: upright by its EXIF orientation, first frame, eight bits a channel, on white.

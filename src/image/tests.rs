@@ -284,7 +284,14 @@ fn damaged_bytes_are_refused_or_decoded() {
 }
 
 fn preprocess(size: u32, resize: Resize) -> Preprocess {
-    Preprocess { size, resize, mean: [0.5, 0.25, 0.0], std: [0.5, 0.25, 1.0] }
+    Preprocess {
+        size,
+        resize,
+        mean: [0.5, 0.25, 0.0],
+        std: [0.5, 0.25, 1.0],
+        filter: Filter::Bilinear,
+        shortest_edge: None,
+    }
 }
 
 #[test]
@@ -295,6 +302,16 @@ fn squash_takes_all_and_crop_the_middle() {
     assert_eq!(crop, GREEN.repeat(64));
     let squash = preprocess(24, Resize::Squash).square(&stripes).unwrap();
     assert_eq!((&squash[..3], &squash[36..39], &squash[69..72]), (&RED[..], &GREEN[..], &BLUE[..]));
+}
+
+#[test]
+fn the_shortest_edge_goes_first_and_the_square_is_cut_out_of_it() {
+    // 48 x 16 to 24 x 8, of which columns 8 to 15 are the middle stripe.
+    let stripes = RgbImage::from_fn(48, 16, |x, _| Rgb([RED, GREEN, BLUE][x as usize / 16]));
+    let preprocess = Preprocess { shortest_edge: Some(8), ..preprocess(6, Resize::Crop) };
+    assert_eq!(preprocess.square(&stripes).unwrap(), GREEN.repeat(36));
+    let upright = image::imageops::rotate90(&stripes);
+    assert_eq!(preprocess.square(&upright).unwrap(), GREEN.repeat(36));
 }
 
 #[test]

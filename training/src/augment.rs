@@ -1,6 +1,7 @@
 //! What makes a picture and a sentence differ from pass to pass.
 
 use anyhow::{Context, Result};
+use dualpath::image::Filter;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
@@ -38,7 +39,7 @@ fn square(
         .with_context(|| format!("decoding {}", picture.name))?;
     let (width, height) = decoded.dimensions();
     let (crop, mirrored) = choose(width, height).unwrap_or(((0, 0, width, height), false));
-    let mut square = dualpath::image::resized(&decoded, crop, size)?;
+    let mut square = dualpath::image::resized(&decoded, crop, (size, size), Filter::Bilinear)?;
     if mirrored {
         for row in square.chunks_exact_mut(3 * size as usize) {
             row.as_chunks_mut::<3>().0.reverse();

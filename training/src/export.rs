@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use dualpath::image::{Preprocess, Resize};
+use dualpath::image::{Filter, Preprocess, Resize};
 use dualpath::model::{
     FORMAT, IMAGE_GRAPH, MANIFEST, Manifest, Recall, Sentences, TEXT_GRAPH, TOKENIZER, sha256,
 };
@@ -90,7 +90,14 @@ pub fn export(
 /// What the extension does to a picture before this run's image path.
 pub fn preprocess(run: &Run) -> Preprocess {
     let (mean, std) = run.net.image.scaling();
-    Preprocess { size: run.net.size, resize: Resize::Squash, mean, std }
+    Preprocess {
+        size: run.net.size,
+        resize: Resize::Squash,
+        mean,
+        std,
+        filter: Filter::Bilinear,
+        shortest_edge: None,
+    }
 }
 
 /// The best weights of a run, for measuring and writing.

@@ -1,8 +1,10 @@
 //! A model folder: two ONNX graphs, a tokenizer and the manifest that binds them.
 
+mod hub;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -75,18 +77,33 @@ pub struct Model {
     pub digest: String,
     /// The tokenizer.
     pub words: Words,
-    /// `image.onnx`.
-    pub image_graph: Cow<'static, [u8]>,
-    /// `text.onnx`.
-    pub text_graph: Cow<'static, [u8]>,
+    /// The image path.
+    pub image_graph: Graph,
+    /// The text path.
+    pub text_graph: Graph,
+}
+
+/// An ONNX graph, before it is opened.
+pub enum Graph {
+    /// Of `train export`: names, types and shapes are as [`IMAGE_GRAPH`] and [`TEXT_GRAPH`] say.
+    Bytes(Cow<'static, [u8]>),
+    /// Of somebody else: opened where it lies, beside weights that it may keep there, and asked for
+    /// its names and types.
+    File(PathBuf),
 }
 
 impl Model {
-    /// Reads and checks a model folder.
+    /// Reads and checks a model folder: of `train export`, of the Hugging Face hub, or of immich.
     ///
     /// # Errors
-    /// A missing file, a digest that differs, another format number, a manifest with unknown keys.
+    /// A missing file, a digest that differs, another format number, a manifest with unknown keys,
+    /// preprocessing that cannot be done.
     pub fn from_folder(path: &Path) -> Result<Model> {
+        if !path.join(MANIFEST).exists()
+            && let Some(model) = hub::read(path)
+        {
+            return model;
+        }
         Model::read(path, |file| std::fs::read(path.join(file)).map(Cow::Owned))
     }
 
@@ -94,10 +111,10 @@ impl Model {
     pub fn built_in() -> Result<Model> {
         Model::read(Path::new("models/default"), |file| {
             Ok(Cow::Borrowed(match file {
-                MANIFEST => include_bytes!("../models/default/dualpath.json"),
-                IMAGE_GRAPH => include_bytes!("../models/default/image.onnx"),
-                TEXT_GRAPH => include_bytes!("../models/default/text.onnx"),
-                TOKENIZER => include_bytes!("../models/default/tokenizer.json"),
+                MANIFEST => include_bytes!("../../models/default/dualpath.json"),
+                IMAGE_GRAPH => include_bytes!("../../models/default/image.onnx"),
+                TEXT_GRAPH => include_bytes!("../../models/default/text.onnx"),
+                TOKENIZER => include_bytes!("../../models/default/tokenizer.json"),
                 _ => return Err(std::io::ErrorKind::NotFound.into()),
             }))
         })
@@ -124,7 +141,8 @@ impl Model {
         let words = Words::from_json(&checked(TOKENIZER)?, manifest.text.length)
             .map_err(|err| refused(format!("{TOKENIZER}: {err}")))?
             .without(manifest.text.dropped);
-        let (image_graph, text_graph) = (checked(IMAGE_GRAPH)?, checked(TEXT_GRAPH)?);
+        let image_graph = Graph::Bytes(checked(IMAGE_GRAPH)?);
+        let text_graph = Graph::Bytes(checked(TEXT_GRAPH)?);
         let digest = manifest.digest();
         Ok(Model { manifest, digest, words, image_graph, text_graph })
     }
@@ -140,7 +158,11 @@ impl Manifest {
 
 /// In hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|it| format!("{it:02x}")).collect()
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|it| format!("{it:02x}")).collect()
 }
 
 fn manifest(json: &[u8]) -> std::result::Result<Manifest, String> {
