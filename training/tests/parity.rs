@@ -70,6 +70,8 @@ fn pictures(count: i64, size: i64) -> Tensor {
         resize: dualpath::image::Resize::Squash,
         mean: [0.5; 3],
         std: [0.5; 3],
+        filter: dualpath::image::Filter::default(),
+        shortest_edge: None,
     };
     let mut pixels = ndarray::Array4::zeros((count as usize, 3, size as usize, size as usize));
     let mut archive = tar::Archive::new(file);
