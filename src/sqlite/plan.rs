@@ -39,6 +39,14 @@ pub enum Operator {
     Other,
 }
 
+impl Operator {
+    /// Whether it bounds a column from one side.
+    pub fn is_range(self) -> bool {
+        use Operator::*;
+        matches!(self, Less | LessOrEqual | Greater | GreaterOrEqual)
+    }
+}
+
 /// Whether a table can be read in the way that the planner asks about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

@@ -28,6 +28,7 @@ mod note {
     pub const LIMIT: char = 'l';
     pub const OFFSET: char = 'o';
     pub const WITHIN: char = 'w';
+    pub const BEYOND: char = 'b';
     pub const ROWID: char = '=';
     pub const ROWID_IN: char = '@';
     pub const ROWID_FROM: char = '>';
@@ -75,9 +76,10 @@ pub fn plan(plan: &mut Plan<'_>, rows: i64) -> Result<Verdict> {
     }
     let searches = !matches.is_empty();
     let order = plan.order();
-    let in_order = match order[..] {
+    let in_order = match &order[..] {
         [] => true,
-        [(column, descends)] => !descends && column == if searches { Some(DISTANCE) } else { None },
+        [(Some(DISTANCE), false), rest @ ..] if searches => matches!(rest, [] | [(None, false)]),
+        [(None, false)] => !searches,
         _ => false,
     };
     // A limit may end the scan only if no row that it counts is dropped afterwards.
@@ -109,6 +111,9 @@ pub fn plan(plan: &mut Plan<'_>, rows: i64) -> Result<Verdict> {
             (Some(DISTANCE), Operator::Less | Operator::LessOrEqual) if searches => {
                 plan.argument(it, note::WITHIN, false);
             }
+            (Some(DISTANCE), Operator::Greater | Operator::GreaterOrEqual) if searches => {
+                plan.argument(it, note::BEYOND, false);
+            }
             (Some(K), Operator::Equal) => plan.argument(it, note::K, true),
             (Some(KIND), Operator::Equal) if !plan.is_in(it) => {
                 plan.argument(it, note::KIND, false);
@@ -120,8 +125,9 @@ pub fn plan(plan: &mut Plan<'_>, rows: i64) -> Result<Verdict> {
             }
             _ => all_applied = false,
         }
-        // Ranges are read as "from" and "to" themselves, so SQLite may still drop a boundary row.
-        all_applied &= !matches!(it.operator, Operator::Less | Operator::Greater);
+        // Ranges are read as "from" and "to" themselves, so SQLite may still drop a boundary row;
+        // of `(distance, rowid) > (0.5, 3)` only `distance >= 0.5` comes here.
+        all_applied &= !it.operator.is_range();
     }
     if searches && all_applied {
         for it in constraints.iter().filter(|it| it.usable) {
@@ -225,7 +231,7 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
     let mut query = None;
     let (mut first, mut last) = (i64::MIN, i64::MAX);
     let mut among: Option<HashSet<i64>> = None;
-    let mut within = f64::INFINITY;
+    let (mut beyond, mut within) = (f64::NEG_INFINITY, f64::INFINITY);
     let (mut limit, mut offset, mut count_asked) = (None, 0, None);
     for (note, argument) in notes.chars().zip(arguments) {
         if matches!(note, note::ROWID_IN | note::CONTENT_IN) {
@@ -274,12 +280,8 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
                     offset = usize::try_from(count).unwrap_or(0);
                 }
             }
-            note::WITHIN => {
-                let most = value.number().ok_or_else(|| {
-                    Error::Usage("distance is compared with something that is no number".to_owned())
-                })?;
-                within = within.min(most);
-            }
+            note::WITHIN => within = within.min(distance(&value)?),
+            note::BEYOND => beyond = beyond.max(distance(&value)?),
             note::ROWID => {
                 let rowid = whole(&value)?;
                 first = first.max(rowid.0);
@@ -328,10 +330,13 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
     };
     let store = table.store();
     if let Some(rowids) = few(&rows, store)? {
-        cursor.rows = looked_up(store, &query, rowids, within, count)?;
+        cursor.rows = looked_up(store, &query, rowids, beyond..=within, count)?;
         return Ok(cursor);
     }
-    let want = Want { count: count.unwrap_or(FIRST_HITS), after: None, within, rows };
+    // Behind every row that is nearer.
+    let after = (beyond != f64::NEG_INFINITY)
+        .then(|| Hit { rowid: i64::MAX, distance: beyond.next_down() });
+    let want = Want { count: count.unwrap_or(FIRST_HITS), after, within, rows };
     match count {
         Some(_) => cursor.rows = nearest(store, &query, &want)?,
         None => {
@@ -372,7 +377,7 @@ fn looked_up(
     store: &Store,
     query: &Embedding,
     rowids: Vec<i64>,
-    within: f64,
+    distances: RangeInclusive<f64>,
     count: Option<usize>,
 ) -> Result<Vec<Hit>> {
     let places = store.places(rowids)?;
@@ -382,10 +387,16 @@ fn looked_up(
             hits.push(Hit { rowid: found.rowid, distance });
         }
     })?;
-    hits.retain(|it| it.distance <= within);
+    hits.retain(|it| distances.contains(&it.distance));
     hits.sort();
     hits.truncate(count.unwrap_or(usize::MAX));
     Ok(hits)
+}
+
+fn distance(value: &Value<'_>) -> Result<f64> {
+    value.number().ok_or_else(|| {
+        Error::Usage("distance is compared with something that is no number".to_owned())
+    })
 }
 
 /// The smallest and the largest whole number that a bound lets through; 2.5 is between 3 and 2.
