@@ -94,7 +94,10 @@ async function search(further = false) {
     if (!further) grid.replaceChildren();
     $("more").hidden = true;
   } finally {
-    if (running === mark) running = null;
+    if (running === mark) {
+      running = null;
+      reach();
+    }
   }
 }
 
@@ -111,6 +114,7 @@ function fill({ hits, more }, further) {
   if (grid.childElementCount) say(album.pictures ? "" : album.why, "");
   else if (asked.within !== null && searching()) say(`Nothing is nearer than ${asked.within.toFixed(2)}. Move the slider to see what is farther away.`, "empty");
   else if (asked.like !== null) say("Nothing else is indexed.", "empty");
+  else if (before) say("The first pictures are being indexed.", "empty");
   else say("Nothing is indexed yet. Run: dualpath index FOLDER", "empty");
 }
 
@@ -255,24 +259,34 @@ function enlarge(rowid, title) {
 
 // ---- what is indexed
 
-let before = null; // [pictures done, time] of the sync that is watched
+let before = null; // the sync that is watched: { done, moved, from, since }
+let next = 0;
+let turns = 0;
 async function watch() {
   let pause = 20000;
+  clearTimeout(next);
+  const turn = ++turns;
   try {
     const state = await call(`api/state?album=${encodeURIComponent(asked.album)}`);
+    if (turn !== turns) return;
     const done = state.indexed + state.skipped;
     const open = state.unfinished || done < state.of;
     const now = performance.now();
     if (open) {
       pause = 1000;
-      before ??= { done, since: now, moved: -Infinity, from: done };
+      before ??= { done, shown: done, since: now, moved: -Infinity, from: done };
       if (done !== before.done) Object.assign(before, { done, moved: now });
-    } else before = null;
-    describe(state, open ? now - before.moved < 10000 : false, now);
+    }
+    const grew = before !== null && done !== before.shown;
+    if (!open) before = null;
+    describe(state, open && now - before.moved < 10000, now);
+    // What is new is shown where nobody has begun to look.
+    if (grew && scrollY === 0 && !running && grid.childElementCount < PAGE) search();
+    if (before) before.shown = done;
   } catch {
     pause = 5000;
   }
-  setTimeout(watch, pause);
+  next = setTimeout(watch, pause);
 }
 
 function describe(state, moves, now) {
@@ -330,7 +344,9 @@ form.addEventListener("submit", (event) => {
 $("album").addEventListener("change", () => {
   forget();
   before = null;
+  clearTimeout(timer);
   ask({ album: $("album").value, like: null });
+  watch();
 });
 $("chosen").addEventListener("click", () => {
   forget();
@@ -430,12 +446,12 @@ function keys(event) {
 }
 
 // The next page comes before its place is reached.
-new IntersectionObserver(
-  (seen) => {
-    if (seen.some((it) => it.isIntersecting) && !$("more").hidden && !running) search(true);
-  },
-  { rootMargin: "600px" },
-).observe($("more"));
+function reach() {
+  const near = $("more").getBoundingClientRect().top < innerHeight + 600;
+  if (near && !$("more").hidden && !running) search(true);
+}
+addEventListener("scroll", reach, { passive: true });
+addEventListener("resize", reach);
 
 try {
   albums = await call("api/albums");
