@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         // Who reads our answers has read enough.
         Err(err) if is_closed_pipe(&err) => ExitCode::SUCCESS,
         Err(err) => {
-            eprintln!("dualpath: {err:#}");
+            eprintln!("dualpath: {}", words(&err));
             ExitCode::from(ERROR)
         }
     }
@@ -56,6 +56,18 @@ fn run(verb: &Verb) -> Result<ExitCode> {
             ExitCode::SUCCESS
         }
     })
+}
+
+/// What went wrong, from the outside in; SQLite's words are not followed by its number for them.
+fn words(err: &anyhow::Error) -> String {
+    let mut words = Vec::new();
+    for cause in err.chain() {
+        words.push(cause.to_string());
+        if cause.is::<rusqlite::Error>() {
+            break;
+        }
+    }
+    words.join(": ")
 }
 
 fn is_closed_pipe(err: &anyhow::Error) -> bool {

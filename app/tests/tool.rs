@@ -246,6 +246,10 @@ fn a_database_elsewhere_belongs_to_one_folder() {
     );
     assert!(std::fs::read_to_string(other.path().join("s.html")).unwrap().contains("base64"));
 
+    std::fs::write(other.path().join("junk.db"), "no database").unwrap();
+    let (_, err) = ended(run(&["search", "a", "--db", "junk.db"], other.path()), 2);
+    assert!(err.ends_with("junk.db: cannot be read: file is not a database\n"), "{err}");
+
     let foreign = rusqlite::Connection::open(other.path().join("mine.db")).unwrap();
     foreign.execute_batch("CREATE TABLE notes(text)").unwrap();
     let (_, err) = ended(

@@ -30,7 +30,7 @@ pub struct Refusal(StatusCode, String);
 
 impl From<anyhow::Error> for Refusal {
     fn from(err: anyhow::Error) -> Refusal {
-        Refusal(StatusCode::UNPROCESSABLE_ENTITY, format!("{err:#}"))
+        Refusal(StatusCode::UNPROCESSABLE_ENTITY, crate::words(&err))
     }
 }
 
