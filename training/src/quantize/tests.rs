@@ -40,6 +40,8 @@ fn assert_alike(exact: &[Vec<f32>], whole: &[Vec<f32>]) {
 
 #[test]
 fn a_quantized_image_path_says_nearly_the_same() {
+    // Before any tensor: it knows where ONNX Runtime lies.
+    encoder::environment().unwrap();
     let head = Head { pooling: Pooling::MeanMax, hidden: 64, dimension: 32, dropout: 0.0 };
     let path = image::path(Backbone::MobileNetV2, Stride::Middle, &head);
     let graph = written(&path, Input::Pixels(&[3, 64, 64]), Precision::Half);
@@ -58,6 +60,7 @@ fn a_quantized_image_path_says_nearly_the_same() {
 
 #[test]
 fn a_quantized_text_path_says_nearly_the_same() {
+    encoder::environment().unwrap();
     for form in [Form::FlatMeanMax, Form::Strided] {
         let path = text::path(form, 50, 32, 0.0);
         let graph = written(&path, Input::Tokens(16), Precision::Full);
