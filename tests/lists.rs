@@ -259,11 +259,11 @@ fn filters_give_exactly_as_many_as_there_are() {
     for (filter, allowed) in [
         (
             "rowid IN (SELECT value FROM generate(10, 300))",
-            Box::new(|it| it % 300 == 10) as Box<dyn Fn(i64) -> bool>,
+            Box::new(|it: i64| it % 300 == 10) as Box<dyn Fn(i64) -> bool>,
         ),
-        ("rowid IN (SELECT value FROM generate(1, 3))", Box::new(|it| it % 3 == 1)),
-        ("rowid > 2700", Box::new(|it| 2_700 < it)),
-        ("rowid BETWEEN 5 AND 9", Box::new(|it| (5..=9).contains(&it))),
+        ("rowid IN (SELECT value FROM generate(1, 3))", Box::new(|it: i64| it % 3 == 1)),
+        ("rowid > 2700", Box::new(|it: i64| 2_700 < it)),
+        ("rowid BETWEEN 5 AND 9", Box::new(|it: i64| (5..=9).contains(&it))),
     ] {
         let filter = match filter.split_once("generate(") {
             Some((_, part)) => {
@@ -366,7 +366,7 @@ const DAMAGES: &[(&str, &str)] = &[
     ),
     ("DELETE FROM t_codes", "the codes of block"),
     ("INSERT INTO t_codes(block, codes) VALUES ((1 << 30) + 999999, x'00')", "have no block"),
-    ("DELETE FROM t_blocks WHERE block > 1 << 30", "have no block"),
+    ("DELETE FROM t_blocks WHERE block > 1 << 30", "has no block"),
     ("UPDATE t_blocks SET count = count - 1 WHERE block > 1 << 30", "is in no block"),
     ("UPDATE t_config SET value = 9 WHERE key = 'bits'", "'bits' is 9"),
     ("UPDATE t_config SET value = 1 WHERE key = 'bits'", "the codes of block"),

@@ -19,11 +19,15 @@ use crate::error::Result;
 
 /// Lists that are opened before anything is foreseen.
 const FIRST_LISTS: usize = 8;
+/// The share of rows that make up the far tail.
+const TAIL: f64 = 0.02;
+/// One in so many rows of a list tells how all lie.
+const SOME: usize = 4;
 /// Candidates that are looked at together.
 const TOGETHER: usize = 32;
 /// Of the answers that may be missed, those in lists that are not opened; measured, see
 /// `benches/record`.
-const UNOPENED: f64 = 0.6;
+const UNOPENED: f64 = 0.2;
 /// Of the answers that may be missed, those whose codes mislead.
 const MISLED: f64 = 0.25;
 /// Standard deviations of a high plane's rounding, as a share of its bound, within which rows are
@@ -137,14 +141,34 @@ struct Candidate {
 /// How rows lie about their centres, as the query sees them.
 #[derive(Default)]
 struct Lie {
-    squares: f64,
-    spreads: f64,
+    /// How much nearer than the centre rows are, in units of their list's spread; some rows of each list.
+    ahead: Vec<f32>,
+    /// Where the far tail begins, which has [`TAIL`] of the rows, and how far they reach beyond on
+    /// average.
+    begin: f64,
+    reach: f64,
 }
 
 impl Lie {
-    /// The share of a list's spread that is along the query.
-    fn share(&self) -> f64 {
-        if 0.0 < self.spreads { (self.squares / self.spreads).max(1e-12) } else { 1.0 }
+    /// Fits the tail to what was seen.
+    fn fit(&mut self) {
+        let count = (self.ahead.len() as f64 * TAIL) as usize;
+        if count == 0 {
+            return;
+        }
+        let (far, begin, _) = self.ahead.select_nth_unstable_by(count, |a, b| b.total_cmp(a));
+        self.begin = f64::from(*begin);
+        let sum: f64 = far.iter().map(|it| f64::from(*it) - self.begin).sum();
+        self.reach = (sum / count as f64).max(1e-9);
+    }
+
+    /// The share of rows so far ahead of their centre: the tail falls as an exponential does, more
+    /// slowly than a normal one, because lists hold clusters of their own.
+    fn beyond(&self, ahead: f64) -> f64 {
+        match ahead <= self.begin || self.reach == 0.0 {
+            true => 1.0,
+            false => TAIL * ((self.begin - ahead) / self.reach).exp(),
+        }
     }
 }
 
@@ -195,12 +219,12 @@ impl<S: Listed> Probe<'_, S> {
             let full = self.best.len() == self.want.count;
             // What is asked for may be more than there is within the distance.
             let answers = if full { self.want.count } else { self.best.len().max(1) };
-            let share = self.lie.share();
+            self.lie.fit();
             expected.clear();
             expected.extend(unopened.iter().map(|at| {
                 let List { count, spread, .. } = lists[*at];
-                let deviation = (share * f64::from(spread)).sqrt().max(1e-9);
-                (count as f64 * tail((floor - f64::from(near[*at])) / deviation), *at)
+                let ahead = (floor - f64::from(near[*at])) / f64::from(spread).sqrt().max(1e-9);
+                (count as f64 * self.lie.beyond(ahead), *at)
             }));
             let mut left: f64 = expected.iter().map(|it| it.0).sum();
             let most = missable * UNOPENED * answers as f64;
@@ -230,14 +254,13 @@ impl<S: Listed> Probe<'_, S> {
         let coder = &self.lists.coder;
         let coded = self.source.codes(list.list)?;
         let mut floor = self.floor();
-        let mut squares = 0.0f32;
+        let per_spread = 1.0 / list.spread.sqrt().max(1e-9);
         for (group, (block, first)) in coded.groups.iter().enumerate() {
             let estimates = coder.estimate(asked, &coded, group, near);
             let deviations = coder.deviations(&coded, group).map(|it| it * away);
-            for (estimate, deviation) in estimates.iter().zip(&deviations) {
-                let square = (estimate - near).powi(2) - deviation * deviation;
-                squares += if estimate.is_finite() { square } else { 0.0 };
-            }
+            let some =
+                estimates.iter().skip(group % SOME).step_by(SOME).filter(|it| it.is_finite());
+            self.lie.ahead.extend(some.map(|it| (it - near) * per_spread));
             let most: [f32; GROUP] =
                 std::array::from_fn(|at| estimates[at] + self.reach * deviations[at]);
             for at in 0..GROUP {
@@ -257,8 +280,6 @@ impl<S: Listed> Probe<'_, S> {
                 floor = self.floor();
             }
         }
-        self.lie.squares += f64::from(squares);
-        self.lie.spreads += coded.rows as f64 * f64::from(list.spread);
         Ok(())
     }
 

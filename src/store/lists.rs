@@ -195,7 +195,11 @@ impl Listed for Store {
     }
 
     fn rowid(&self, found: &Found) -> Result<i64> {
-        let Found { block, slot, .. } = *found;
+        let Found { block, slot, rowid } = *found;
+        if list_of(block).is_none() {
+            // Shown with its block.
+            return Ok(rowid);
+        }
         let rowids = match self.with_kept(|it| it.rowids.get(&block).cloned()).flatten() {
             Some(rowids) => rowids,
             None => self.read_rowids(block)?,

@@ -571,20 +571,33 @@ impl Store {
         self.run("UPDATE {lists} SET count = count - 1 WHERE list = ?1", &[Value::Integer(list)])
     }
 
-    /// Rows in no list; lists; bytes of centres and codes.
-    pub fn listed(&self) -> Result<Option<[i64; 4]>> {
-        if !self.is_listed()? {
-            return Ok(None);
-        }
-        let one = |sql: &'static str| Ok(self.first(sql, &[], |row| integer(row, 0))?.unwrap_or(0));
-        let bytes = one("SELECT ifnull(sum(length(codes)), 0) FROM {codes}")?
-            + one("SELECT ifnull(sum(length(centre)), 0) FROM {lists}")?;
+    /// How the lists are; none in a table that is searched exactly.
+    pub fn listed(&self) -> Result<Option<Listing>> {
         let Some(lists) = self.lists()? else {
             return Ok(None);
         };
+        let one = |sql: &'static str| Ok(self.first(sql, &[], |row| integer(row, 0))?.unwrap_or(0));
+        let bytes = one("SELECT ifnull(sum(length(codes)), 0) FROM {codes}")?
+            + one("SELECT ifnull(sum(length(centre)), 0) FROM {lists}")?;
         let target = target(lists.rows());
-        let long = lists.lists.iter().filter(|it| 2 * target < it.count).count() as i64;
-        let tail = self.tail_rows()? as i64;
-        Ok(Some([lists.lists.len() as i64, tail, long, bytes]))
+        Ok(Some(Listing {
+            lists: lists.lists.len(),
+            pending: self.tail_rows()?,
+            long: lists.lists.iter().filter(|it| 2 * target < it.count).count(),
+            bytes,
+        }))
     }
+}
+
+/// How the lists of a table are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// How many.
+    pub lists: usize,
+    /// Rows that are in none yet.
+    pub pending: usize,
+    /// Lists that are to be split.
+    pub long: usize,
+    /// Bytes of centres and codes.
+    pub bytes: i64,
 }

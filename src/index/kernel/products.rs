@@ -7,20 +7,63 @@ const ROWS: usize = 4;
 const CENTRES: usize = 2;
 const LANES: usize = 8;
 
-/// The twin of the other.
-pub fn plain(rows: &[f32], centres: &[f32], dimension: usize, out: &mut Vec<f32>) {
-    blocked::<false>(rows, centres, dimension, out);
-}
-
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 pub fn avx2(rows: &[f32], centres: &[f32], dimension: usize, out: &mut Vec<f32>) {
-    blocked::<true>(rows, centres, dimension, out);
+    use std::arch::x86_64::*;
+    let whole = dimension - dimension % LANES;
+    blocked(rows, centres, dimension, out, |rows, centres| {
+        let mut sums = [[_mm256_setzero_ps(); CENTRES]; ROWS];
+        for at in (0..whole).step_by(LANES) {
+            // SAFETY: `at + LANES <= dimension`, which is how long each side is.
+            let load = |it: &[f32]| unsafe { _mm256_loadu_ps(it.as_ptr().add(at)) };
+            let centres = [load(centres[0]), load(centres[1])];
+            for row in 0..ROWS {
+                let numbers = load(rows[row]);
+                sums[row][0] = _mm256_fmadd_ps(numbers, centres[0], sums[row][0]);
+                sums[row][1] = _mm256_fmadd_ps(numbers, centres[1], sums[row][1]);
+            }
+        }
+        let mut block = [[0.0; CENTRES]; ROWS];
+        for (row, sums) in sums.into_iter().enumerate() {
+            for (centre, sum) in sums.into_iter().enumerate() {
+                let mut lanes = [0.0f32; LANES];
+                // SAFETY: the array holds eight floats.
+                unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sum) };
+                let rest = dot(&rows[row][whole..], &centres[centre][whole..]);
+                block[row][centre] = lanes.iter().sum::<f32>() + rest;
+            }
+        }
+        block
+    });
 }
 
-/// `FUSED` multiplies and adds in one instruction, which only some machines have.
+/// The twin of the other.
+pub fn plain(rows: &[f32], centres: &[f32], dimension: usize, out: &mut Vec<f32>) {
+    blocked(rows, centres, dimension, out, |rows, centres| {
+        rows.map(|row| centres.map(|centre| dot(row, centre)))
+    });
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0f32; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+}
+
 #[inline(always)]
-fn blocked<const FUSED: bool>(rows: &[f32], centres: &[f32], dimension: usize, out: &mut Vec<f32>) {
+fn blocked(
+    rows: &[f32],
+    centres: &[f32],
+    dimension: usize,
+    out: &mut Vec<f32>,
+    block: impl Fn([&[f32]; ROWS], [&[f32]; CENTRES]) -> [[f32; CENTRES]; ROWS],
+) {
     let (count, width) = (rows.len() / dimension, centres.len() / dimension);
     out.clear();
     out.resize(count * width, 0.0);
@@ -32,40 +75,13 @@ fn blocked<const FUSED: bool>(rows: &[f32], centres: &[f32], dimension: usize, o
         for left in (0..width).step_by(CENTRES) {
             let these: [&[f32]; CENTRES] =
                 std::array::from_fn(|at| centre((left + at).min(width - 1)));
-            let block = block::<FUSED>(those, these);
-            for (at, sums) in block.iter().enumerate().take(count - first) {
+            for (at, sums) in block(those, these).iter().enumerate().take(count - first) {
                 for (to, sum) in sums.iter().enumerate().take(width - left) {
                     out[(first + at) * width + left + to] = *sum;
                 }
             }
         }
     }
-}
-
-#[inline(always)]
-fn block<const FUSED: bool>(
-    rows: [&[f32]; ROWS],
-    centres: [&[f32]; CENTRES],
-) -> [[f32; CENTRES]; ROWS] {
-    let mut sums = [[[0.0f32; LANES]; CENTRES]; ROWS];
-    let rows = rows.map(|it| it.as_chunks::<LANES>());
-    let centres = centres.map(|it| it.as_chunks::<LANES>());
-    for at in 0..rows[0].0.len() {
-        for (row, sums) in rows.iter().zip(&mut sums) {
-            for (centre, sums) in centres.iter().zip(sums) {
-                for lane in 0..LANES {
-                    let (a, b) = (row.0[at][lane], centre.0[at][lane]);
-                    sums[lane] = if FUSED { a.mul_add(b, sums[lane]) } else { a * b + sums[lane] };
-                }
-            }
-        }
-    }
-    std::array::from_fn(|row| {
-        std::array::from_fn(|centre| {
-            let rest: f32 = rows[row].1.iter().zip(centres[centre].1).map(|(a, b)| a * b).sum();
-            sums[row][centre].iter().sum::<f32>() + rest
-        })
-    })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 pub use self::progress::reports;
-pub use self::scan::Cursor;
+pub use self::scan::{Cursor, RECALL_WANTED};
 pub use self::walk::{Walk, over};
 
 use self::options::Options;

@@ -21,7 +21,7 @@ const ROWIDS_AHEAD: usize = 512;
 const LOOKED_UP: i64 = 16;
 
 /// The share of the nearest rows that a search finds where nobody says.
-const RECALL_WANTED: f64 = 0.99;
+pub const RECALL_WANTED: f64 = 0.99;
 
 /// Notes that `plan` leaves for `start`, one per argument, and some that come without.
 mod note {
