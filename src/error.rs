@@ -47,7 +47,9 @@ pub enum Error {
     },
 
     /// Bytes that no decoder takes.
-    #[error("the picture cannot be read: {reason} (JPEG, PNG, WebP, GIF, BMP and TIFF are read)")]
+    #[error(
+        "the picture cannot be read: {reason} (JPEG, PNG, WebP, GIF, BMP, TIFF and HEIC are read)"
+    )]
     Picture {
         /// The decoder's words.
         reason: String,

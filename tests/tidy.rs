@@ -85,3 +85,11 @@ fn one_package_one_door() {
         }
     }
 }
+
+/// The wheel reads it from Cargo.toml; npm cannot.
+#[test]
+fn the_node_package_has_the_crates_version() {
+    let package = include_str!("../packages/node/package.json");
+    let version = concat!("\"version\": \"", env!("CARGO_PKG_VERSION"), "\"");
+    assert!(package.contains(version), "packages/node/package.json has not {version}");
+}

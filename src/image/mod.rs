@@ -2,6 +2,9 @@
 //!
 //! Training and the extension both come through here: what trains is what serves.
 
+#[cfg(feature = "heic")]
+mod heic;
+
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -165,6 +168,11 @@ fn step(
 /// Bytes that are no picture, a file that is cut off, a picture over the limits above.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
     fenced(|| {
+        #[cfg(feature = "heic")]
+        if heic::is(bytes) {
+            check_heic(bytes)?;
+            return heic::decode(bytes);
+        }
         let mut decoder = open(bytes)?;
         // A damaged note about the camera does not make the pixels worse.
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
@@ -180,28 +188,22 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
 
 /// The checks of [`decode`] that need no pixels: format, size, and that a JPEG has its end.
 pub fn check(bytes: &[u8]) -> Result<()> {
-    fenced(|| open(bytes).map(|_| ()))
+    fenced(|| {
+        #[cfg(feature = "heic")]
+        if heic::is(bytes) {
+            return check_heic(bytes);
+        }
+        open(bytes).map(|_| ())
+    })
 }
 
-fn open(bytes: &[u8]) -> Result<impl ImageDecoder> {
-    if bytes.is_empty() {
-        return Err(Error::Picture { reason: "the blob is empty".to_owned() });
-    }
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|err| Error::Picture { reason: err.to_string() })?;
-    let Some(format) = reader.format() else {
-        let reason = match bytes.get(4..12) {
-            Some(b"ftypheic" | b"ftypheix" | b"ftypmif1") => "it is HEIC; convert it to JPEG first",
-            _ => "the bytes have no known signature",
-        };
-        return Err(Error::Picture { reason: reason.to_owned() });
-    };
-    let mut limits = image::Limits::default();
-    limits.max_alloc = Some(MOST_DECODER_BYTES);
-    reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(refused)?;
-    let (width, height) = decoder.dimensions();
+#[cfg(feature = "heic")]
+fn check_heic(bytes: &[u8]) -> Result<()> {
+    let (width, height, taken) = heic::size(bytes)?;
+    within_limits(width, height, taken)
+}
+
+fn within_limits(width: u32, height: u32, taken: u64) -> Result<()> {
     let over = |limit: String| Err(Error::PictureSize { width, height, limit });
     if MOST_PIXELS_A_SIDE < width || MOST_PIXELS_A_SIDE < height {
         return over(format!("{MOST_PIXELS_A_SIDE} a side"));
@@ -209,25 +211,54 @@ fn open(bytes: &[u8]) -> Result<impl ImageDecoder> {
     if MOST_PIXELS < u64::from(width) * u64::from(height) {
         return over(format!("{} megapixels", MOST_PIXELS / 1_000_000));
     }
-    if MOST_DECODER_BYTES < decoder.total_bytes() {
+    if MOST_DECODER_BYTES < taken {
         return over(format!("{} MiB decoded", MOST_DECODER_BYTES >> 20));
     }
+    Ok(())
+}
+
+fn open(bytes: &[u8]) -> Result<impl ImageDecoder> {
+    if bytes.is_empty() {
+        return Err(unread("the blob is empty"));
+    }
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|err| Error::Picture { reason: err.to_string() })?;
+    let format = match (reader.format(), bytes.get(8..11)) {
+        (Some(ImageFormat::Avif), _) => return Err(unread("it is AVIF; convert it to JPEG first")),
+        (Some(format), _) => format,
+        (None, Some(b"hei" | b"mif")) => {
+            return Err(unread(
+                "it is HEIC, which this build leaves out; convert it to JPEG first",
+            ));
+        }
+        (None, _) => return Err(unread("the bytes have no known signature")),
+    };
+    let mut limits = image::Limits::default();
+    limits.max_alloc = Some(MOST_DECODER_BYTES);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(refused)?;
+    let (width, height) = decoder.dimensions();
+    within_limits(width, height, decoder.total_bytes())?;
     // The decoder fills what is missing with grey and says nothing.
     if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
-        return Err(Error::Picture { reason: "the JPEG is cut off before its end".to_owned() });
+        return Err(unread("the JPEG is cut off before its end"));
     }
     Ok(decoder)
 }
 
 fn refused(err: image::ImageError) -> Error {
-    Error::Picture { reason: err.to_string() }
+    unread(err.to_string().trim_end())
+}
+
+fn unread(reason: &str) -> Error {
+    Error::Picture { reason: reason.to_owned() }
 }
 
 /// A decoder that panics over damaged bytes spoils one picture, not the batch around it.
 fn fenced<T>(decode: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
-        Err(Error::Picture { reason: "the decoder gave up on damaged bytes".to_owned() })
-    })
+    catch_unwind(AssertUnwindSafe(decode))
+        .unwrap_or_else(|_| Err(unread("the decoder gave up on damaged bytes")))
 }
 
 /// What shows through transparent parts is the page they lie on, not the colour hidden in them.

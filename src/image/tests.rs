@@ -18,12 +18,14 @@ const FORMATS: [ImageFormat; 6] = [
     ImageFormat::Tiff,
 ];
 
-/// What only other programs write; made with Pillow 13 from [`quadrants`].
-const FOREIGN: [(&str, &[u8]); 5] = [
+/// What only other programs write; made with Pillow 13 and pillow-heif 1.8 from [`quadrants`].
+const FOREIGN: [(&str, &[u8]); 7] = [
     ("CMYK JPEG", include_bytes!("../../tests/pictures/cmyk.jpg")),
     ("progressive JPEG", include_bytes!("../../tests/pictures/progressive.jpg")),
     ("lossy WebP", include_bytes!("../../tests/pictures/lossy.webp")),
     ("animated WebP", include_bytes!("../../tests/pictures/animated.webp")),
+    ("HEIC", include_bytes!("../../tests/pictures/quadrants.heic")),
+    ("turned HEIC", include_bytes!("../../tests/pictures/turned.heic")),
     ("palette PNG", include_bytes!("../../tests/pictures/palette.png")),
 ];
 
@@ -180,7 +182,9 @@ fn write_exif(mut encoder: impl ImageEncoder, picture: &RgbImage, orientation: u
 fn what_is_no_picture() {
     assert!(message(b"").starts_with("the picture cannot be read: the blob is empty (JPEG, PNG"));
     assert!(message(b"two dogs in the snow").contains("the bytes have no known signature"));
-    assert!(message(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").contains("convert it to JPEG first"));
+    assert!(message(b"\0\0\0\x18ftypavif\0\0\0\0mif1avif").contains("it is AVIF; convert it"));
+    let heic = message(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic");
+    assert!(heic.starts_with("the picture cannot be read: ") && heic.contains("HEIC"), "{heic}");
     assert!(message(b"\x89PNG\r\n\x1a\n").starts_with("the picture cannot be read: "));
     assert!(message(b"\xff\xd8\xff").starts_with("the picture cannot be read: "));
 }

@@ -1,0 +1,56 @@
+//! HEIC: what telephones write. The container says how a picture is turned, so EXIF does not.
+
+use heic_decoder::HeifError;
+use image::{RgbImage, RgbaImage};
+
+use crate::error::{Error, Result};
+
+/// Bytes a pixel that decoding takes at most: four planes of four bytes, and what becomes of them.
+const BYTES_A_PIXEL: u64 = 4 * 4 + 4 + 3;
+
+/// Whether the bytes begin like such a file (ISO 23008-12, section 10.2): its brands name HEVC.
+pub(super) fn is(bytes: &[u8]) -> bool {
+    const BRANDS: [&[u8]; 6] = [b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"];
+    let Some((head, _)) = bytes.split_first_chunk::<8>() else { return false };
+    let [a, b, c, d, kind @ ..] = *head;
+    let end = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(0).min(bytes.len());
+    let brands = bytes.get(8..end).unwrap_or_default();
+    &kind == b"ftyp" && brands.chunks_exact(4).any(|it| BRANDS.contains(&it))
+}
+
+/// Width, height and the bytes that decoding takes at most, without decoding.
+pub(super) fn size(bytes: &[u8]) -> Result<(u32, u32, u64)> {
+    let info = heic_decoder::probe(bytes).map_err(refused)?;
+    let side = |it: usize| u32::try_from(it).unwrap_or(u32::MAX);
+    let coded = u64::from(side(info.coded_width)) * u64::from(side(info.coded_height));
+    Ok((side(info.width), side(info.height), coded.saturating_mul(BYTES_A_PIXEL)))
+}
+
+/// The picture, upright, transparent parts on white.
+pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
+    let picture = heic_decoder::decode(bytes).map_err(refused)?;
+    let pixels =
+        |data: Option<RgbImage>| data.ok_or_else(|| super::unread("its planes do not fit"));
+    let (width, height) = (picture.width as u32, picture.height as u32);
+    let Some(alpha) = &picture.alpha else {
+        return pixels(RgbImage::from_raw(width, height, picture.to_rgb8().map_err(refused)?.data));
+    };
+    let premultiplied = alpha.premultiplied;
+    let colours = picture.to_rgba8().map_err(refused)?.data;
+    let colours = RgbaImage::from_raw(width, height, colours);
+    pixels(colours.map(|it| if premultiplied { added_to_white(&it) } else { super::on_white(&it) }))
+}
+
+/// Colours that opacity is in already.
+fn added_to_white(picture: &RgbaImage) -> RgbImage {
+    let mut opaque = RgbImage::new(picture.width(), picture.height());
+    for (to, from) in opaque.pixels_mut().zip(picture.pixels()) {
+        let [colour @ .., alpha] = from.0;
+        to.0 = colour.map(|it| it.saturating_add(255 - alpha));
+    }
+    opaque
+}
+
+fn refused(err: HeifError) -> Error {
+    super::unread(&format!("the HEIC file: {err}"))
+}
