@@ -351,7 +351,7 @@ const DAMAGES: &[(&str, &str)] = &[
     ("UPDATE t_lists SET centre = x'0000' WHERE list = 3", "the centre of list 3"),
     ("UPDATE t_lists SET centre = 7 WHERE list = 3", "the centre of list 3"),
     (
-        "UPDATE t_lists SET centre = CAST(replace(hex(zeroblob(24)), '00', x'ffff') AS BLOB) WHERE list = 3",
+        "UPDATE t_lists SET centre = CAST(replace(hex(zeroblob(12)), '00', x'ffff') AS BLOB) WHERE list = 3",
         "the centre of list 3",
     ),
     ("UPDATE t_lists SET centre = zeroblob(length(centre)) WHERE list = 3", "the codes of block"),

@@ -33,6 +33,16 @@ const STEPS: [f32; MOST_BITS] = [1.5956, 0.9957, 0.5860, 0.3352];
 /// The squared error that is left, relative to the numbers' own square.
 const LEFT: [f32; MOST_BITS] = [0.3634, 0.1188, 0.03744, 0.01154];
 
+/// A list's centre as it is kept, two bytes a number.
+pub fn centre_bytes(centre: &[f32]) -> Vec<u8> {
+    centre.iter().flat_map(|it| f16::from_f32(*it).to_le_bytes()).collect()
+}
+
+/// The numbers of [`centre_bytes`].
+pub fn centre_of(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<2>().0.iter().map(|it| f16::from_le_bytes(*it).to_f32()).collect()
+}
+
 /// Writes and reads the codes of one table.
 pub struct Coder {
     rotation: Rotation,

@@ -6,6 +6,7 @@ use super::lists::list_of;
 use super::{PLACE_BITS, ROWID_BYTES, Store, integer, packed, rowids};
 use crate::embedding::Embedding;
 use crate::error::Result;
+use crate::index::code::centre_of;
 use crate::index::plane;
 use crate::sqlite::Value;
 
@@ -128,10 +129,8 @@ impl Store {
         let mut lists: HashMap<i64, (i64, Vec<f32>)> = HashMap::new();
         self.each("SELECT list, count, spread, centre FROM {lists}", &[], |row| {
             let (list, count) = (integer(row, 0)?, integer(row, 1)?);
-            let centre: Vec<f32> = match row.value(3)? {
-                Value::Blob(it) => {
-                    it.as_chunks::<4>().0.iter().map(|it| f32::from_le_bytes(*it)).collect()
-                }
+            let centre = match row.value(3)? {
+                Value::Blob(it) if it.len() % 2 == 0 => centre_of(it),
                 _ => Vec::new(),
             };
             if centre.len() != self.made.dimension || centre.iter().any(|it| !it.is_finite()) {

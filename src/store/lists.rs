@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use super::{LIST_BLOCKS, LISTED, Store, blob, integer, rowids};
 use crate::error::Result;
-use crate::index::code::{Coded, Coder, GROUP, MOST_BITS};
+use crate::index::code::{Coded, Coder, GROUP, MOST_BITS, centre_of};
+use crate::index::plane::BYTES;
 use crate::index::{Found, List, Listed, Lists, Show};
 use crate::sqlite::Value;
 
@@ -89,26 +90,25 @@ impl Store {
             let list = integer(row, 0)?;
             let count = usize::try_from(integer(row, 1)?).ok();
             let spread = row.value(2)?.number().filter(|it| it.is_finite() && 0.0 <= *it);
-            let (floats, rest) = blob(row, 3)?.as_chunks::<4>();
-            let before = centres.len();
-            centres.extend(floats.iter().map(|it| f32::from_le_bytes(*it)));
+            let bytes = blob(row, 3)?;
+            let centre = centre_of(bytes);
             let (Some(count), Some(spread)) = (count, spread) else {
                 return Err(self.damaged("lists", format!("list {list} has no count or spread")));
             };
-            if !rest.is_empty()
-                || floats.len() != self.made.dimension
-                || centres[before..].iter().any(|it| !it.is_finite())
+            if bytes.len() != BYTES * self.made.dimension
+                || centre.iter().any(|it| !it.is_finite())
             {
                 return Err(self.damaged(
                     "lists",
                     format!(
                         "the centre of list {list} has {} bytes or odd numbers, {} dimensions need {}",
-                        blob(row, 3)?.len(),
+                        bytes.len(),
                         self.made.dimension,
-                        4 * self.made.dimension
+                        BYTES * self.made.dimension
                     ),
                 ));
             }
+            centres.extend(centre);
             lists.push(List { list, count, spread: spread as f32 });
             Ok(())
         })?;

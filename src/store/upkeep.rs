@@ -13,7 +13,7 @@ use super::{
 };
 use crate::embedding::Embedding;
 use crate::error::Result;
-use crate::index::code::Coder;
+use crate::index::code::{Coder, GROUP, centre_bytes, centre_of};
 use crate::index::plane::{self, BYTES};
 use crate::index::{List, cluster};
 use crate::sqlite::Value;
@@ -80,6 +80,11 @@ fn bits(dimension: usize) -> i64 {
         65..=1024 => 2,
         _ => 1,
     }
+}
+
+/// A centre as it will be read again.
+fn kept(centre: &[f32]) -> Vec<f32> {
+    centre_of(&centre_bytes(centre))
 }
 
 fn flat(rows: &[Row]) -> Vec<f32> {
@@ -274,7 +279,7 @@ impl Store {
     fn add_list(&self, state: &mut State, centre: &[f32]) -> Result<usize> {
         let list = state.lists.iter().map(|it| it.list).max().unwrap_or(0) + 1;
         state.lists.push(List { list, count: 0, spread: 0.0 });
-        state.centres.extend(centre);
+        state.centres.extend(kept(centre));
         let at = state.lists.len() - 1;
         self.write_list(state, at)?;
         Ok(at)
@@ -282,7 +287,7 @@ impl Store {
 
     fn write_list(&self, state: &State, at: usize) -> Result<()> {
         let List { list, count, spread } = state.lists[at];
-        let centre: Vec<u8> = state.centre(at).iter().flat_map(|it| it.to_le_bytes()).collect();
+        let centre = centre_bytes(state.centre(at));
         self.run(
             "INSERT OR REPLACE INTO {lists}(list, count, spread, centre) VALUES (?1, ?2, ?3, ?4)",
             &[
@@ -488,7 +493,7 @@ impl Store {
     }
 
     pub(super) fn codes_bytes(&self) -> Result<usize> {
-        let groups = listed_slots(self.made.dimension) / crate::index::code::GROUP;
+        let groups = listed_slots(self.made.dimension) / GROUP;
         Ok(groups * self.coder()?.group_bytes())
     }
 
@@ -500,7 +505,8 @@ impl Store {
         let nearest = cluster::assigned(&flat(&rows), &halves, dimension);
         let left = nearest.iter().filter(|it| it.0 == 0).count();
         state.lists[at].count = 0;
-        state.centres[at * dimension..(at + 1) * dimension].copy_from_slice(&halves[..dimension]);
+        let half = kept(&halves[..dimension]);
+        state.centres[at * dimension..(at + 1) * dimension].copy_from_slice(&half);
         let other = self.add_list(state, &halves[halves.len() - dimension..])?;
         if left == 0 || left == rows.len() {
             // All the same: any half is as good.
