@@ -370,7 +370,7 @@ const DAMAGES: &[(&str, &str)] = &[
     ("UPDATE t_blocks SET count = count - 1 WHERE block > 1 << 30", "is in no block"),
     ("UPDATE t_config SET value = 9 WHERE key = 'bits'", "'bits' is 9"),
     ("UPDATE t_config SET value = 1 WHERE key = 'bits'", "the codes of block"),
-    ("DELETE FROM t_config WHERE key = 'bits'", "is in a list, but the table has none"),
+    ("DELETE FROM t_config WHERE key = 'bits'", "'bits' is 0"),
 ];
 
 #[test]
@@ -404,7 +404,7 @@ fn damage_is_found_harms_nobody_and_is_repaired() {
             check(&connection);
         }
         // What is left of the vectors is whole again.
-        if !damage.contains("t_blocks") && !damage.contains("t_config") {
+        if !damage.contains("t_blocks") {
             std::fs::copy(&sound, &database).unwrap();
             let connection = open(&database);
             connection.execute_batch(damage).unwrap();

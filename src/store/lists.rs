@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::{LIST_BLOCKS, LISTED, Store, blob, integer, rowids};
+use super::{LIST_BLOCKS, LISTED, LISTED_FORMAT, Store, blob, integer, rowids};
 use crate::error::Result;
 use crate::index::code::{Coded, Coder, GROUP, MOST_BITS, centre_of};
 use crate::index::plane::BYTES;
@@ -39,8 +39,8 @@ impl Store {
         if let Some(known) = self.listed.get() {
             return Ok(known);
         }
-        let sql = "SELECT value FROM {config} WHERE key = 'bits'";
-        let listed = self.first(sql, &[], |_| Ok(()))?.is_some();
+        let sql = "SELECT value FROM {config} WHERE key = 'format'";
+        let listed = self.first(sql, &[], |row| integer(row, 0))? == Some(LISTED_FORMAT);
         self.listed.set(Some(listed));
         Ok(listed)
     }

@@ -145,6 +145,7 @@ impl Store {
             if self.is_listed()? {
                 self.run("DELETE FROM {codes}", &[])?;
                 self.run("DELETE FROM {lists}", &[])?;
+                self.set_bits()?;
             }
             self.run("DELETE FROM {rows}", &[])?;
             let mut pending = Vec::new();
@@ -233,14 +234,20 @@ impl Store {
     fn begin_lists(&self) -> Result<()> {
         let Made { dimension, .. } = self.made;
         self.db.execute(&schema_of(LISTS_SCHEMA, &self.schema, &self.name, dimension))?;
-        for (key, value) in [("format", LISTED_FORMAT), ("bits", bits(dimension))] {
-            self.run(
-                "INSERT OR REPLACE INTO {config}(key, value) VALUES (?1, ?2)",
-                &[Value::Text(key), Value::Integer(value)],
-            )?;
-        }
+        self.run(
+            "INSERT OR REPLACE INTO {config}(key, value) VALUES ('format', ?1)",
+            &[Value::Integer(LISTED_FORMAT)],
+        )?;
+        self.set_bits()?;
         self.rolled_back();
         Ok(())
+    }
+
+    fn set_bits(&self) -> Result<()> {
+        self.run(
+            "INSERT OR REPLACE INTO {config}(key, value) VALUES ('bits', ?1)",
+            &[Value::Integer(bits(self.made.dimension))],
+        )
     }
 
     fn state(&self) -> Result<State> {
