@@ -14,7 +14,7 @@ use std::thread;
 use ndarray::{Array2, Array4, ArrayViewMut3};
 
 pub use registry::{DEFAULT, drop_model, find, list, load};
-pub use runtime::{state as runtime_state, use_library};
+pub use runtime::{environment, state as runtime_state, use_library};
 
 use self::session::{ImageGraph, TextGraph};
 use crate::embedding::Embedding;

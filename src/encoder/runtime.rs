@@ -63,7 +63,10 @@ pub fn state() -> std::result::Result<(PathBuf, String), String> {
 }
 
 /// The environment, opened at the first call that gets this far; a failure can be tried again.
-pub(super) fn environment() -> Result<&'static Environment> {
+///
+/// # Errors
+/// No library, with the places that were looked at.
+pub fn environment() -> Result<&'static Environment> {
     let chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(opened) = OPENED.get() {
         return Ok(&opened.environment);

@@ -14,9 +14,12 @@ use crate::error::{Error, Result};
 /// `vtab_in`, which `rowid IN (...)` needs, came with 3.38.
 const OLDEST: i32 = 3_038_000;
 
+/// `SQLITE_OK_LOAD_PERMANENTLY`, what [`load`] returns when all is well.
+pub const LOADED: c_int = 256;
+
 /// What an entry point does: checks the host, then lets `register` define its names.
 ///
-/// Returns `SQLITE_OK_LOAD_PERMANENTLY`: the library stays in the process after the connection closes,
+/// Returns [`LOADED`]: the library stays in the process after the connection closes,
 /// as its models and threads do.
 ///
 /// # Safety

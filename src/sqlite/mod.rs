@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! entry      one load: version checks, then the caller's list of names
+//! linked     the same in a program that SQLite is linked into
 //! database   Db: one connection          function   scalar functions
 //! table      virtual tables, the trait   module     ... and its C side
 //! plan       the planner's questions     value      Value in, Output out
@@ -16,6 +17,8 @@
 #![allow(unsafe_code)]
 
 mod entry;
+#[cfg(feature = "static")]
+mod linked;
 mod database;
 mod function;
 mod table;
@@ -29,9 +32,11 @@ mod api;
 
 pub use blob::Blob;
 pub use database::{Db, quoted};
-pub use entry::load;
+pub use entry::{LOADED, load};
 pub use function::{Context, Flags};
 pub use library::library_folder;
+#[cfg(feature = "static")]
+pub use linked::register;
 pub use module::Argument;
 pub use plan::{Constraint, Operator, Plan, Verdict};
 pub use statement::Statement;

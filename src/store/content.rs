@@ -109,7 +109,7 @@ impl ContentTable {
         format!("SELECT {} FROM {table} {rest}", columns.join(", "))
     }
 
-    /// Compiles a [`ContentTable::select`]; where that fails, says what the content lacks.
+    /// Compiles a SELECT of the row's name and the columns; where that fails, says what the content lacks.
     pub fn prepare(&self, db: Db, schema: &str, rest: &str) -> Result<Statement> {
         db.prepare(&self.select(schema, rest)).map_err(|err| match self.check(db, schema) {
             Err(lack @ Error::Usage(_)) => lack,

@@ -25,6 +25,7 @@ mod protobuf;
 pub mod export;
 pub mod querybank;
 pub mod served;
+pub mod quantize;
 
 mod curves;
 mod progress;

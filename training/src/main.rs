@@ -10,7 +10,7 @@ use training::config::Run;
 use training::data::Split;
 use training::export::{self, Trained};
 use training::prepare::{self, Prepared};
-use training::{device, fit, onnx, report, served};
+use training::{device, fit, onnx, quantize, report, served};
 
 /// Trains the encoder pair that dualpath runs: prepare, fit, eval, export, in that order.
 ///
@@ -56,6 +56,13 @@ const EXPORT: &str = "\
 Examples:
   train export training/runs/dualpath-quick.toml --data DATA --to models/mine
   train export training/runs/paper-flickr30k.toml --data DATA --to models/paper --placements 32 --precision full";
+
+const QUANTIZE: &str = "\
+Examples:
+  train quantize training/runs/dualpath-quick.toml --data DATA --model models/mine --to models/mine-int8
+  train quantize training/runs/dualpath-quick.toml --data DATA --model models/mine --to models/mine-int8 --graphs image
+
+Text paths are small: look whether theirs gains anything (benches/encode/run).";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -135,6 +142,26 @@ enum Verb {
         /// the slots there are, each at the cost of one.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
         placements: u16,
+    },
+    /// Writes a model folder whose convolutions are computed in int8.
+    ///
+    /// Ranges are those seen on the run's training pictures; recall before and after is printed.
+    #[command(after_long_help = QUANTIZE)]
+    Quantize {
+        #[command(flatten)]
+        place: Place,
+        /// The folder to read, of `train export`.
+        #[arg(long)]
+        model: PathBuf,
+        /// The folder to write.
+        #[arg(long)]
+        to: PathBuf,
+        /// Which graphs.
+        #[arg(long, value_enum, default_value = "both")]
+        graphs: quantize::Which,
+        /// Training pictures that are looked at.
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+        pictures: u16,
     },
 }
 
@@ -218,6 +245,11 @@ fn main() -> Result<()> {
             let run = place.run()?;
             let out = place.out.join(&run.name);
             export::export(&run, &out, &to, precision, placements.into(), device)
+        }
+        Verb::Quantize { place, model, to, graphs, pictures } => {
+            let run = place.run()?;
+            let out = place.out.join(&run.name);
+            quantize::quantize(&run, &out, &model, &to, pictures.into(), graphs)
         }
     }
 }

@@ -1,0 +1,90 @@
+//! Whole numbers stand for the graph's own, which is their slow twin.
+#![allow(clippy::unwrap_used)]
+
+use dualpath::encoder;
+use ndarray::{Array2, Array4};
+use ort::session::Session;
+use ort::value::Tensor;
+use tch::Device;
+
+use super::graph::{quantized, scale};
+use super::ranges;
+use crate::net::image::{self, Backbone, Head, Stride};
+use crate::net::text::{self, Form};
+use crate::net::{Layer, Pooling};
+use crate::onnx::{self, Input, Precision};
+use crate::torch::{Parameters, numbers};
+
+fn written(path: &[Layer], input: Input, precision: Precision) -> Vec<u8> {
+    tch::manual_seed(1);
+    let parameters = Parameters::fresh(path, Device::Cpu);
+    onnx::write(path, input, 32, precision, |name| numbers(parameters.get(name)))
+}
+
+/// Rows of what a graph gives for rows of what it takes.
+fn embedded(graph: &[u8], input: ort::session::SessionInputValue<'static>) -> Vec<Vec<f32>> {
+    let builder = Session::builder(encoder::environment().unwrap()).unwrap();
+    let mut session = { builder }.commit_from_memory(graph).unwrap();
+    let outputs = session.run(ort::inputs![input]).unwrap();
+    let (shape, numbers) = outputs[0].try_extract_tensor::<f32>().unwrap();
+    numbers.chunks_exact(shape[1] as usize).map(<[f32]>::to_vec).collect()
+}
+
+fn assert_alike(exact: &[Vec<f32>], whole: &[Vec<f32>]) {
+    assert_eq!(exact.len(), whole.len());
+    for (exact, whole) in exact.iter().zip(whole) {
+        let cosine: f32 = exact.iter().zip(whole).map(|(a, b)| a * b).sum();
+        assert!(0.98 < cosine && cosine < 1.0, "cosine {cosine}");
+    }
+}
+
+#[test]
+fn a_quantized_image_path_says_nearly_the_same() {
+    let head = Head { pooling: Pooling::MeanMax, hidden: 64, dimension: 32, dropout: 0.0 };
+    let path = image::path(Backbone::MobileNetV2, Stride::Middle, &head);
+    let graph = written(&path, Input::Pixels(&[3, 64, 64]), Precision::Half);
+    // Waves, other ones in every picture: what neighbours share is what filters look at.
+    let pictures = Array4::from_shape_fn((24, 3, 64, 64), |(row, channel, y, x)| {
+        let turn = (row + 1) as f32 * 0.05;
+        ((x as f32 * turn) + (y as f32 * (0.7 - turn)) + channel as f32).sin()
+    });
+    let tensor = || Tensor::from_array(pictures.clone()).unwrap().into();
+    let whole = quantized(&graph, |watched| ranges::of_input(watched, tensor())).unwrap();
+    assert!(whole.len() < graph.len());
+    assert_alike(&embedded(&graph, tensor()), &embedded(&whole, tensor()));
+    let again = quantized(&whole, |_| panic!("it is not watched")).unwrap_err();
+    assert!(again.to_string().contains("quantized already"), "{again}");
+}
+
+#[test]
+fn a_quantized_text_path_says_nearly_the_same() {
+    for form in [Form::FlatMeanMax, Form::Strided] {
+        let path = text::path(form, 50, 32, 0.0);
+        let graph = written(&path, Input::Tokens(16), Precision::Full);
+        let tokens = Array2::from_shape_fn((40, 16), |(row, at)| match at < 3 + row % 13 {
+            true => (1 + (row * 7 + at * 3) % 49) as i64,
+            false => 0,
+        });
+        let tensor = || Tensor::from_array(tokens.clone()).unwrap().into();
+        let whole = quantized(&graph, |watched| ranges::of_input(watched, tensor())).unwrap();
+        assert_alike(&embedded(&graph, tensor()), &embedded(&whole, tensor()));
+    }
+}
+
+/// Without VNNI two neighbours' products are added in 16 bits, and what does not fit is cut off.
+#[test]
+fn neighbours_fit_into_sixteen_bits() {
+    arbtest::arbtest(|u| {
+        let mut weights = Vec::new();
+        for _ in 0..2 * u.int_in_range(1..=8)? {
+            weights.push(f32::from(u.arbitrary::<i16>()?) / 1000.0);
+        }
+        let scale = scale(&weights, &[1, weights.len() as i64, 1, 1]);
+        let whole: Vec<i32> = weights.iter().map(|it| (it / scale).round() as i32).collect();
+        for pair in whole.chunks_exact(2) {
+            assert!(pair.iter().all(|it| (-127..=127).contains(it)), "{whole:?}");
+            assert!(i16::try_from(255 * (pair[0] + pair[1])).is_ok(), "{whole:?}");
+        }
+        Ok(())
+    });
+}
