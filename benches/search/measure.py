@@ -1,7 +1,8 @@
-"""Builds and queries each table in a process of its own, by turns, and prints what each took.
+"""Builds and queries each peer in processes of its own and prints what each took.
 
 CPU time is the process's own, user and system; "private" is memory beyond the page cache (RssAnon),
-above what the same process held before it opened the database.
+above what the same process held before it opened the database. All distances are of unit vectors, so
+L2 and cosine order them alike.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 
@@ -18,147 +20,226 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import apsw
 import numpy as np
 
+from peers import PEERS, SLOW, lists
+
 K = 10
-QUERIES = 40
-ROUNDS = 3
-
-PEERS = {
-    "sqlite-vec 0.1.9": {
-        "create": "CREATE VIRTUAL TABLE t USING vec0(embedding float[{dimension}] distance_metric=cosine)",
-        "insert": "INSERT INTO t(rowid, embedding) VALUES (?1, ?2)",
-        "search": "SELECT rowid FROM t WHERE embedding MATCH ?1 AND k = ?2",
-    },
-    "dualpath": {
-        "create": "CREATE VIRTUAL TABLE t USING dualpath(dimensions = {dimension})",
-        "insert": "INSERT INTO t(rowid, embedding) VALUES (?1, ?2)",
-        "search": "SELECT rowid FROM t WHERE embedding MATCH ?1 ORDER BY distance LIMIT ?2",
-    },
-}
+QUERIES = 200
+BLOCK = 10_000
+SECONDS = 20
 
 
-def vectors(rows, dimension, seed):
-    """Unit vectors in 1,000 clusters with a decaying spectrum, as embeddings of photographs have."""
-    random = np.random.default_rng(seed)
-    spread = np.sqrt(1 / np.arange(1, dimension + 1)).astype("f4")
-    centres = np.random.default_rng(0).standard_normal((1000, dimension), dtype="f4") * spread
-    for start in range(0, rows, 10_000):
-        count = min(10_000, rows - start)
-        own = centres[random.integers(0, len(centres), count)]
-        block = own + 0.8 * random.standard_normal((count, dimension), dtype="f4") * spread
-        yield block / np.linalg.norm(block, axis=1, keepdims=True)
+def draw(count, dimension, random, shape):
+    centres, rotation, mean, weights, spread = shape
+    own = centres[random.choice(len(centres), count, p=weights)]
+    rows = (own + 0.8 * random.standard_normal((count, dimension), dtype="f4") * spread) @ rotation + mean
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def connect(arguments, peer):
-    connection = apsw.Connection(arguments.database)
+def synthetic(rows, dimension):
+    """Unit vectors in 1,000 clusters with a decaying spectrum and a common offset, as embeddings have."""
+    random = np.random.default_rng(1)
+    spread = np.sqrt((1 / np.arange(1, dimension + 1)) / np.sum(1 / np.arange(1, dimension + 1))).astype("f4")
+    rotation = np.linalg.qr(random.standard_normal((dimension, dimension)))[0].astype("f4")
+    centres = random.standard_normal((1000, dimension), dtype="f4") * spread
+    mean = random.standard_normal(dimension, dtype="f4")
+    weights = np.exp(0.7 * random.standard_normal(1000))
+    shape = centres, rotation, 0.5 * mean / np.linalg.norm(mean), weights / weights.sum(), spread
+    everything = [draw(min(BLOCK, rows - start), dimension, random, shape) for start in range(0, rows, BLOCK)]
+    return np.concatenate(everything), draw(QUERIES, dimension, random, shape)
+
+
+def sentences(data, library):
+    """Flickr8k's sentences as rows and photographs as queries, through the built-in model."""
+    connection = apsw.Connection("")
     connection.enable_load_extension(True)
-    if peer == "dualpath":
-        connection.load_extension(arguments.library)
-    else:
-        import sqlite_vec
+    connection.load_extension(library)
+    described = json.load(open(f"{data}/flickr8k/dataset_flickr8k.json"))["images"]
+    texts = [it["raw"] for image in described for it in image["sentences"]]
+    encode = lambda sql, it: np.frombuffer(next(connection.execute(sql, (it,)))[0], "f4")
+    rows = np.stack([encode("SELECT embed_text(?1)", it) for it in texts])
+    with tarfile.open(f"{data}/flickr8k/val.tar") as tar:
+        files = [tar.extractfile(it).read() for it in tar if it.isfile()][:QUERIES]
+    return rows, np.stack([encode("SELECT embed_image(?1)", it) for it in files])
 
-        connection.load_extension(sqlite_vec.loadable_path())
-    return connection
+
+def prepared(arguments):
+    """The folder of rows, queries and exact answers, made once."""
+    name = "sentences" if arguments.sentences else f"{arguments.rows}x{arguments.dimension}"
+    folder = os.path.join(arguments.cache, "data", name)
+    if not os.path.exists(folder + "/truth.npy"):
+        os.makedirs(folder, exist_ok=True)
+        if arguments.sentences:
+            rows, queries = sentences(arguments.sentences, arguments.library)
+        else:
+            rows, queries = synthetic(arguments.rows, arguments.dimension)
+        near = np.concatenate([queries @ rows[it : it + BLOCK].T for it in range(0, len(rows), BLOCK)], 1)
+        np.save(folder + "/rows.npy", rows)
+        np.save(folder + "/queries.npy", queries)
+        np.save(folder + "/truth.npy", np.argsort(-near, axis=1)[:, :K] + 1)
+    return folder
 
 
-def private():
+def blocks(folder):
+    rows = np.load(folder + "/rows.npy", mmap_mode="r")
+    for start in range(0, len(rows), BLOCK):
+        yield np.array(rows[start : start + BLOCK])
+
+
+def status(key):
     for line in open("/proc/self/status"):
-        if line.startswith("RssAnon"):
+        if line.startswith(key):
             return int(line.split()[1]) / 1024
     return 0.0
 
 
-def build(arguments, peer):
-    connection = connect(arguments, peer)
-    spec = PEERS[peer]
-    connection.execute(spec["create"].format(dimension=arguments.dimension))
-    cpu = wall = 0.0
-    connection.execute("BEGIN")
-    start = 1
-    for block in vectors(arguments.rows, arguments.dimension, 1):
-        rows = [(start + at, row.tobytes()) for at, row in enumerate(block)]
-        started = time.process_time(), time.perf_counter()
-        connection.executemany(spec["insert"], rows)
-        cpu, wall = cpu + time.process_time() - started[0], wall + time.perf_counter() - started[1]
-        start += len(rows)
-    started = time.process_time(), time.perf_counter()
-    connection.execute("COMMIT")
-    cpu, wall = cpu + time.process_time() - started[0], wall + time.perf_counter() - started[1]
-    connection.close()
-    return {"insert_cpu_s": cpu, "insert_s": wall, "file_mb": os.path.getsize(arguments.database) / 1e6}
+def connect(peer, database):
+    connection = apsw.Connection(database)
+    connection.enable_load_extension(True)
+    connection.load_extension(peer["extension"])
+    for it in peer.get("pragmas", []):
+        connection.execute(it)
+    return connection
 
 
-def query(arguments, peer):
-    questions = [row.tobytes() for row in next(vectors(QUERIES, arguments.dimension, 2))]
-    before = private()
+def clock():
+    return np.array([time.process_time(), time.perf_counter()])
+
+
+def build(peer, arguments):
+    shape = np.load(arguments.data + "/rows.npy", mmap_mode="r").shape
+    words = {"rows": shape[0], "dimension": shape[1], "lists": lists(shape[0]), "database": arguments.database}
+    took = np.zeros(2)
+    if isinstance(peer, dict):
+        connection = connect(peer, arguments.database)
+        for it in peer["create"]:
+            connection.execute(it.format(**words))
+        connection.execute("BEGIN")
+        start = 1
+        for block in blocks(arguments.data):
+            rows = [(start + at, row.tobytes()) for at, row in enumerate(block)]
+            started = clock()
+            connection.executemany(peer["insert"], rows)
+            took += clock() - started
+            start += len(rows)
+        started = clock()
+        connection.execute("COMMIT")
+        for it in peer.get("finish", []):
+            connection.execute(it.format(**words))
+        took += clock() - started
+        connection.close()
+    else:
+        started = clock()
+        peer.build(blocks(arguments.data), *shape, arguments.database)
+        took += clock() - started
+    files = [it for it in os.listdir(os.path.dirname(arguments.database))]
+    base = os.path.basename(arguments.database)
+    size = sum(os.path.getsize(os.path.join(os.path.dirname(arguments.database), it)) for it in files if it.startswith(base))
+    return {"build_cpu_s": took[0], "build_s": took[1], "file": size / (4 * shape[0] * shape[1]), "peak_mb": status("VmHWM")}
+
+
+def query(peer, arguments):
+    queries = np.load(arguments.data + "/queries.npy")
+    truth = np.load(arguments.data + "/truth.npy")
+    before = status("RssAnon")
     started = time.perf_counter()
-    connection = connect(arguments, peer)
-    ask = PEERS[peer]["search"]
-    answers = [[row[0] for row in connection.execute(ask, (questions[0], K))]]
-    first = time.perf_counter() - started
-    cpu, wall = [], []
-    for question in questions[1:]:
-        started = time.process_time(), time.perf_counter()
-        answers.append([row[0] for row in connection.execute(ask, (question, K))])
-        cpu.append(time.process_time() - started[0])
-        wall.append(time.perf_counter() - started[1])
-    return {
-        "first_ms": first * 1e3,
-        "cpu_ms": float(np.median(cpu)) * 1e3,
-        "p50_ms": float(np.median(wall)) * 1e3,
-        "p95_ms": float(np.percentile(wall, 95)) * 1e3,
-        "private_mb": private() - before,
-        "answers": answers,
-    }
+    if isinstance(peer, dict):
+        connection = connect(peer, arguments.database)
+
+        def asked(sql):
+            return lambda query, k: [it[0] for it in connection.execute(sql, (query.tobytes(), k)[: sql.count("?2") + 1])]
+
+        settings = {key: asked(it.format(k=K) if "{{" in it else it) for key, it in peer["ask"].items()}
+    else:
+        peer.open(arguments.database, queries.shape[1])
+        settings = peer.ask()
+    outcomes, first = [], None
+    for name, search in settings.items():
+        if first is None:
+            search(queries[-1], K)
+            first = (time.perf_counter() - started) * 1e3
+        for it in queries[:10]:
+            search(it, K)
+        took, found = [], 0
+        begun = time.perf_counter()
+        for it, right in zip(queries, truth):
+            started = clock()
+            answer = search(it, K)
+            took.append((clock() - started) * 1e3)
+            found += len(set(int(one) for one in answer) & set(right.tolist()))
+            if SECONDS < time.perf_counter() - begun and 20 < len(took):
+                break
+        cpu, wall = np.array(took).T
+        outcomes.append({
+            "setting": name, "recall": found / K / len(took), "cpu_ms": float(np.median(cpu)),
+            "p50_ms": float(np.median(wall)), "p95_ms": float(np.percentile(wall, 95)),
+        })
+    return {"first_ms": first, "private_mb": status("RssAnon") - before, "outcomes": outcomes}
 
 
-def child(arguments, phase, peer, database):
-    command = [sys.executable, __file__, "--phase", phase, "--peer", peer, "--database", database]
-    command += ["--library", arguments.library, "--rows", str(arguments.rows)]
-    command += ["--dimension", str(arguments.dimension)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def child(arguments, phase, peer, database, data):
+    command = [sys.executable, __file__, "--phase", phase, "--only", peer, "--database", database]
+    command += ["--library", arguments.library, "--data", data, "--cache", arguments.cache]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode != 0:
+        raise SystemExit(f"{peer}: {run.stderr}")
+    return json.loads(run.stdout)
 
 
 def machine():
     model = next((it.split(":")[1].strip() for it in open("/proc/cpuinfo") if "model name" in it), "")
-    return f"{model or platform.machine()}, {os.cpu_count()} cores"
+    return f"{model or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+
+
+def best(measured, recall):
+    """The cheapest setting of each peer that reaches a recall."""
+    for name, it in measured.items():
+        reached = [one for one in it["outcomes"] if recall <= one["recall"]]
+        if reached:
+            yield name, min(reached, key=lambda one: one["cpu_ms"])
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=512)
+    parser.add_argument("--sentences", help="the folder that holds flickr8k/: its sentences as rows, photographs as queries")
+    parser.add_argument("--only", default=",".join(it for it in PEERS if it not in SLOW))
     parser.add_argument("--library", required=True)
+    parser.add_argument("--cache", required=True)
     parser.add_argument("--phase", choices=["build", "query"])
-    parser.add_argument("--peer")
     parser.add_argument("--database")
+    parser.add_argument("--data")
     arguments = parser.parse_args()
     arguments.library = os.path.abspath(arguments.library)
     if arguments.phase:
         phase = build if arguments.phase == "build" else query
-        print(json.dumps(phase(arguments, arguments.peer)))
+        print(json.dumps(phase(PEERS[arguments.only](arguments.library), arguments)))
         return
+    data = prepared(arguments)
+    shape = np.load(data + "/rows.npy", mmap_mode="r").shape
+    print(f"{os.path.basename(data)}: {shape[0]:,} x {shape[1]}, top {K}, one thread, warm file; {machine()}")
+    measured = {}
     with tempfile.TemporaryDirectory() as folder:
-        database = {peer: os.path.join(folder, f"{at}.db") for at, peer in enumerate(PEERS)}
-        measured = {peer: child(arguments, "build", peer, database[peer]) for peer in PEERS}
-        rounds = {peer: [] for peer in PEERS}
-        for _ in range(ROUNDS):
-            for peer in PEERS:
-                rounds[peer].append(child(arguments, "query", peer, database[peer]))
-    answers = {peer: rounds[peer][0].pop("answers") for peer in PEERS}
-    for peer in PEERS:
-        measured[peer] |= {
-            key: float(np.median([it[key] for it in rounds[peer]])) for key in rounds[peer][0]
-        }
-    print(f"{arguments.rows:,} x {arguments.dimension}, top {K}, one thread, warm file; {machine()}")
-    keys = list(measured["dualpath"])
-    print(f"{'':18}" + "".join(f"{key:>14}" for key in keys))
-    for peer in PEERS:
-        print(f"{peer:18}" + "".join(f"{measured[peer][key]:14.2f}" for key in keys))
-    ours, theirs = measured["dualpath"], measured["sqlite-vec 0.1.9"]
-    print(f"{'ratio':18}" + "".join(f"{ours[key] / theirs[key]:14.3f}" for key in keys))
-    same = sum(a == b for a, b in zip(answers["dualpath"], answers["sqlite-vec 0.1.9"]))
-    print(f"same answers in the same order: {same} of {QUERIES} queries")
-    print(json.dumps({"rows": arguments.rows, "dimension": arguments.dimension, "machine": machine(), "measured": measured}))
+        for at, peer in enumerate(arguments.only.split(",")):
+            database = os.path.join(folder, f"{at}.db")
+            measured[peer] = child(arguments, "build", peer, database, data)
+            measured[peer] |= child(arguments, "query", peer, database, data)
+            it = measured[peer]
+            print(
+                f"\n{peer}: built in {it['build_cpu_s']:.1f} CPU s ({it['build_s']:.1f} s, peak {it['peak_mb']:.0f} MB), "
+                f"file {it['file']:.2f} x the vectors, first query {it['first_ms']:.1f} ms, private {it['private_mb']:.0f} MB"
+            )
+            for one in it["outcomes"]:
+                print(
+                    f"  {one['setting']:24} recall {one['recall']:.4f}  CPU {one['cpu_ms']:8.3f} ms  "
+                    f"p50 {one['p50_ms']:8.3f}  p95 {one['p95_ms']:8.3f}", flush=True
+                )
+    for recall in (0.95, 0.99, 1.0):
+        print(f"\nrecall {recall} and more, cheapest setting")
+        for name, it in sorted(best(measured, recall), key=lambda it: it[1]["cpu_ms"]):
+            print(f"  {name:16} {it['setting']:24} {it['cpu_ms']:8.3f} ms CPU, recall {it['recall']:.4f}")
+    print(json.dumps({"rows": shape[0], "dimension": shape[1], "machine": machine(), "measured": measured}))
 
 
-main()
+if __name__ == "__main__":
+    main()

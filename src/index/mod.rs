@@ -8,6 +8,11 @@
 pub mod plane;
 mod kernel;
 mod nearest;
+mod probe;
+pub mod code;
+pub mod cluster;
+mod rotation;
 
 pub use kernel::name as simd;
 pub use nearest::{Found, Hit, Rows, Show, Source, Want, nearest};
+pub use probe::{List, Listed, Lists, likely};

@@ -45,6 +45,11 @@ pub enum Rows {
 }
 
 impl Rows {
+    /// Whether every row may answer.
+    pub fn is_all(&self) -> bool {
+        *self == Rows::Between(i64::MIN, i64::MAX)
+    }
+
     /// Whether the row may answer.
     pub fn allow(&self, rowid: i64) -> bool {
         match self {
@@ -95,15 +100,7 @@ pub fn nearest(source: &impl Source, query: &Embedding, want: &Want) -> Result<V
     if want.count == 0 {
         return Ok(Vec::new());
     }
-    let slack = slack(query.dimension());
-    let mut search = Search {
-        query,
-        want,
-        slack,
-        likely: BinaryHeap::new(),
-        question: Vec::new(),
-        exact: BinaryHeap::new(),
-    };
+    let mut search = Search::new(query, want, slack(query.dimension()));
     let width = query.dimension() * BYTES;
     source.scan(&mut |block, rowids, high| {
         for (slot, (rowid, high)) in rowids.iter().zip(high.chunks_exact(width)).enumerate() {
@@ -117,8 +114,7 @@ pub fn nearest(source: &impl Source, query: &Embedding, want: &Want) -> Result<V
         }
         Ok(())
     })?;
-    search.settle(source)?;
-    Ok(search.exact.into_sorted_vec())
+    search.settled(source)
 }
 
 /// How far an approximate distance can be from the exact one: rounding, and float32 sums.
@@ -126,7 +122,8 @@ fn slack(dimension: usize) -> f64 {
     ROUNDING + dimension as f64 * f64::from(f32::EPSILON)
 }
 
-struct Search<'a> {
+/// Rows met one after the other, and what became of them.
+pub(super) struct Search<'a> {
     query: &'a Embedding,
     want: &'a Want,
     slack: f64,
@@ -137,8 +134,9 @@ struct Search<'a> {
     exact: BinaryHeap<Hit>,
 }
 
+/// A distance that is not yet certain.
 #[derive(PartialEq)]
-struct Approximate(f64);
+pub(super) struct Approximate(pub f64);
 
 impl Eq for Approximate {}
 
@@ -154,8 +152,15 @@ impl PartialOrd for Approximate {
     }
 }
 
-impl Search<'_> {
-    fn meet(&mut self, found: Found, distance: f64) {
+impl<'a> Search<'a> {
+    /// `slack` is how far an approximate distance can be from the exact one.
+    pub(super) fn new(query: &'a Embedding, want: &'a Want, slack: f64) -> Search<'a> {
+        let (likely, exact) = (BinaryHeap::new(), BinaryHeap::new());
+        Search { query, want, slack, likely, question: Vec::new(), exact }
+    }
+
+    /// Takes in a row by its approximate distance.
+    pub(super) fn meet(&mut self, found: Found, distance: f64) {
         if self.bound() < distance {
             return;
         }
@@ -176,6 +181,11 @@ impl Search<'_> {
         }
     }
 
+    /// Whether no row this far or farther can still be an answer.
+    pub(super) fn is_past(&self, distance: f64) -> bool {
+        self.bound() < distance
+    }
+
     /// The farthest approximate distance that can still belong to an answer.
     fn bound(&self) -> f64 {
         let mut bound = self.want.within + self.slack;
@@ -186,6 +196,12 @@ impl Search<'_> {
             bound = bound.min(last.distance + self.slack);
         }
         bound
+    }
+
+    /// The answers.
+    pub(super) fn settled(mut self, source: &impl Source) -> Result<Vec<Hit>> {
+        self.settle(source)?;
+        Ok(self.exact.into_sorted_vec())
     }
 
     /// Looks at the rows in question as a whole.

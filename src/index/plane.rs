@@ -19,6 +19,12 @@ pub fn split(numbers: &[f32], high: &mut Vec<u8>, low: &mut Vec<u8>) {
     }
 }
 
+/// The rounded numbers of a high plane.
+pub fn widened(high: &[u8]) -> impl Iterator<Item = f32> + '_ {
+    let halves = high.as_chunks::<BYTES>().0.iter();
+    halves.map(|it| f32::from_bits(u32::from(u16::from_le_bytes(*it)) << 16))
+}
+
 /// The numbers that [`split`] took apart.
 pub fn join(high: &[u8], low: &[u8]) -> Vec<f32> {
     let (high, low) = (high.as_chunks::<BYTES>().0, low.as_chunks::<BYTES>().0);

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::table::RECALL_WANTED;
 use crate::embedding::Embedding;
 use crate::encoder::{self, Encoder};
 use crate::error::{Error, Result};
@@ -155,6 +156,28 @@ pub fn dualpath_check(context: &Context, arguments: &[Value<'_>]) -> Result<Outp
     };
     let findings = store.check()?;
     Ok(if findings.is_empty() { "ok".into() } else { findings.join("\n").into() })
+}
+
+/// `dualpath_status(table)`: how it is searched, as JSON.
+pub fn dualpath_status(context: &Context, arguments: &[Value<'_>]) -> Result<Output> {
+    let Some(store) = table_of(context, &arguments[0])? else {
+        return Ok(Output::Null);
+    };
+    let (rows, listed) = (store.count()?, store.listed()?);
+    let recall = match listed {
+        Some(_) => store.made().recall.unwrap_or(RECALL_WANTED),
+        None => 1.0,
+    };
+    let listed = listed.unwrap_or_default();
+    let status = serde_json::json!({
+        "rows": rows,
+        "recall": recall,
+        "lists": listed.lists,
+        "pending": listed.pending,
+        "long": listed.long,
+        "bytes": listed.bytes,
+    });
+    Ok(status.to_string().into())
 }
 
 /// The table named by an argument, as `schema.table` or a table of `main`; none for NULL.

@@ -25,6 +25,7 @@ pub fn register(db: &Db) -> Result<()> {
     db.function("dualpath_debug", 0..=0, Flags::DirectOnly, dualpath_debug)?;
     db.function("dualpath_runtime", 0..=1, Flags::DirectOnly, dualpath_runtime)?;
     db.function("dualpath_check", 1..=1, Flags::DirectOnly, dualpath_check)?;
+    db.function("dualpath_status", 1..=1, Flags::DirectOnly, dualpath_status)?;
 
     db.function("dualpath_sync", 1..=2, Flags::DirectOnly, dualpath_sync)?;
     db.function("dualpath_triggers", 1..=1, Flags::DirectOnly, dualpath_triggers)?;

@@ -2,7 +2,9 @@
 
 use std::ffi::{CString, c_int};
 
-use sqlite3ext_sys::{SQLITE_INTERRUPT, SQLITE_LIMIT_LENGTH, SQLITE_OK, sqlite3};
+use sqlite3ext_sys::{
+    SQLITE_FCNTL_DATA_VERSION, SQLITE_INTERRUPT, SQLITE_LIMIT_LENGTH, SQLITE_OK, sqlite3,
+};
 
 use super::api::{self, api};
 use super::blob::Blob;
@@ -73,6 +75,18 @@ impl Db {
                 Err(Error::Sqlite { code, .. }) if code == SQLITE_INTERRUPT as i32
             )
         })
+    }
+
+    /// A number that is another one after every change to a schema's database, also to those made by
+    /// other connections; as of the open transaction.
+    pub fn data_version(&self, schema: &str) -> Result<u32> {
+        let (schema, mut version) = (c_text(schema)?, 0u32);
+        // SAFETY: the text ends with NUL; the slot is ours and of the type that the code asks for.
+        let code = unsafe {
+            let slot = (&raw mut version).cast();
+            api!(file_control(self.raw, schema.as_ptr(), SQLITE_FCNTL_DATA_VERSION as c_int, slot))
+        };
+        if code == SQLITE_OK as c_int { Ok(version) } else { Err(api::last_error(self.raw, "")) }
     }
 
     /// Such as 3040001 for SQLite 3.40.1.

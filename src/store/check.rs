@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::{PLACE_BITS, ROWID_BYTES, Store, integer, packed, rowids, slots};
+use super::lists::list_of;
+use super::{PLACE_BITS, ROWID_BYTES, Store, integer, packed, rowids};
 use crate::embedding::Embedding;
 use crate::error::Result;
+use crate::index::code::centre_of;
 use crate::index::plane;
 use crate::sqlite::Value;
 
@@ -31,7 +33,7 @@ impl Store {
                 return Ok(());
             };
             let (count, capacity) = (integer(row, 1)?, rowid_bytes.len() / ROWID_BYTES);
-            let most = capacity.min(slots(self.made.dimension));
+            let most = capacity.min(self.slots_in(block));
             let Some(count) = usize::try_from(count).ok().filter(|it| (1..=most).contains(it))
             else {
                 findings
@@ -103,7 +105,89 @@ impl Store {
         if self.made.content.is_some() {
             self.check_seen(&mut findings)?;
         }
+        self.check_lists(&mut findings)?;
         Ok(findings.listed())
+    }
+
+    /// Every block from the first number of lists on belongs to one, with the codes that follow from
+    /// its vectors; every list counts its rows.
+    fn check_lists(&self, findings: &mut Findings) -> Result<()> {
+        if !self.is_listed()? {
+            return self.each("SELECT block FROM {blocks} WHERE {listed} <= block", &[], |row| {
+                let block = integer(row, 0)?;
+                findings.add(format!("block {block} is in a list, but the table has none"));
+                Ok(())
+            });
+        }
+        let coder = match self.coder() {
+            Ok(coder) => coder,
+            Err(err) => {
+                findings.add(err.to_string());
+                return Ok(());
+            }
+        };
+        let mut lists: HashMap<i64, (i64, Vec<f32>)> = HashMap::new();
+        self.each("SELECT list, count, spread, centre FROM {lists}", &[], |row| {
+            let (list, count) = (integer(row, 0)?, integer(row, 1)?);
+            let centre = match row.value(3)? {
+                Value::Blob(it) if it.len() % 2 == 0 => centre_of(it),
+                _ => Vec::new(),
+            };
+            if centre.len() != self.made.dimension || centre.iter().any(|it| !it.is_finite()) {
+                findings.add(format!("the centre of list {list} is no vector"));
+                return Ok(());
+            }
+            if row.value(2)?.number().is_none_or(|it| !(0.0..=4.0).contains(&it)) {
+                findings.add(format!("the spread of list {list} is none (0 to 4)"));
+            }
+            lists.insert(list, (count, coder.rotated(&centre)));
+            Ok(())
+        })?;
+        let sql = "SELECT b.block, count, high, low, codes FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block LEFT JOIN {codes} c ON c.block = b.block WHERE {listed} <= b.block";
+        let width = self.plane_bytes();
+        self.each(sql, &[], |row| {
+            let block = integer(row, 0)?;
+            let list = list_of(block).unwrap_or_default();
+            let Some((left, centre)) = lists.get_mut(&list) else {
+                findings.add(format!("block {block} is in list {list}, which is missing"));
+                return Ok(());
+            };
+            let count = usize::try_from(integer(row, 1)?).unwrap_or(0);
+            *left -= count as i64;
+            let (Value::Blob(high), Value::Blob(low)) = (row.value(2)?, row.value(3)?) else {
+                return Ok(());
+            };
+            let most = self.slots_in(block);
+            if most < count || high.len().min(low.len()) < count * width {
+                return Ok(());
+            }
+            let mut expected = coder.empty(most);
+            let vectors = high.chunks_exact(width).zip(low.chunks_exact(width)).take(count);
+            for (slot, (high, low)) in vectors.enumerate() {
+                let Ok(vector) = Embedding::new(plane::join(high, low)) else {
+                    return Ok(());
+                };
+                let code = coder.code(&coder.rotated(vector.as_slice()), centre);
+                coder.write(&mut expected, slot, &code);
+            }
+            if row.value(4)? != Value::Blob(&expected) {
+                findings.add(format!("the codes of block {block} are not those of its rows"));
+            }
+            Ok(())
+        })?;
+        let mut lists: Vec<_> = lists.into_iter().filter(|it| it.1.0 != 0).collect();
+        lists.sort_unstable_by_key(|it| it.0);
+        for (list, (left, _)) in lists {
+            findings.add(format!("list {list} counts {left} rows more than its blocks have"));
+        }
+        self.each(
+            "SELECT block FROM {codes} WHERE block NOT IN (SELECT block FROM {blocks})",
+            &[],
+            |row| {
+                findings.add(format!("the codes of block {} have no block", integer(row, 0)?));
+                Ok(())
+            },
+        )
     }
 
     /// Whatever was seen is either in the index or skipped, and nothing else is.

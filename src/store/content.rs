@@ -318,6 +318,11 @@ impl Store {
         ] {
             self.run(sql, &[])?;
         }
+        if self.is_listed()? {
+            self.run("DELETE FROM {codes}", &[])?;
+            self.run("DELETE FROM {lists}", &[])?;
+            self.changed();
+        }
         self.set_stopped(None)
     }
 

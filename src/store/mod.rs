@@ -2,14 +2,18 @@
 
 mod check;
 mod content;
+mod lists;
+mod upkeep;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 pub use self::content::{ContentTable, Kind, PictureColumn, Seen};
+use self::lists::{Kept, list_of};
 
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
+use crate::index::code::GROUP;
 use crate::index::plane::{self, BYTES};
 use crate::index::{Found, Show, Source};
 use crate::sqlite::{Blob, Db, Statement, Value, quoted};
@@ -18,25 +22,37 @@ use crate::sqlite::{Blob, Db, Statement, Value, quoted};
 pub const FORMAT: i64 = 1;
 /// The format number of a table over another.
 pub const CONTENT_FORMAT: i64 = 2;
+/// The format number of either, once rows are in lists.
+pub const LISTED_FORMAT: i64 = 3;
 /// Most numbers a vector may have.
 pub const MOST_DIMENSIONS: usize = 65_536;
 /// Shadow tables are called after the table, `_`, and one of these.
-pub const SHADOWS: &[&str] = &["config", "blocks", "low", "rows", "seen", "skipped"];
+pub const SHADOWS: &[&str] =
+    &["config", "blocks", "low", "rows", "seen", "skipped", "lists", "codes"];
 
 const SCHEMA: &str = include_str!("../../sql/schema.sql");
 const CONTENT_SCHEMA: &str = include_str!("../../sql/content.sql");
+const LISTS_SCHEMA: &str = include_str!("../../sql/lists.sql");
 /// Those that a table has which is over no other: one of the rest's names may be a user's table.
-const OWN_SHADOWS: usize = 4;
+const OWN_SHADOWS: &[&str] = &["config", "blocks", "low", "rows"];
+const CONTENT_SHADOWS: &[&str] = &["seen", "skipped"];
+const LISTED_SHADOWS: &[&str] = &["lists", "codes"];
 /// Both planes of a full block.
 const BLOCK_BYTES: usize = 256 * 1024;
 const MOST_SLOTS: usize = 4_096;
+/// About one plane of a full block in a list.
+const LISTED_BYTES: usize = 32 * 1024;
 /// Slots of a table's first block; it doubles until it is full.
 const FIRST_SLOTS: usize = 8;
 const PLACE_BITS: u32 = 16;
+/// Blocks from here on are in lists.
+const LISTED: i64 = 1 << 30;
+/// Numbers that the blocks of a list may have.
+const LIST_BLOCKS: i64 = 1 << 10;
 const ROWID_BYTES: usize = 8;
 
 /// What the table was made for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Made {
     /// Numbers in a vector.
     pub dimension: usize,
@@ -44,6 +60,8 @@ pub struct Made {
     pub model: Option<(String, String)>,
     /// The table that it is over.
     pub content: Option<ContentTable>,
+    /// The share of the nearest rows that a search of a large table finds, where it was given.
+    pub recall: Option<f64>,
 }
 
 /// The shadow tables, seen from one connection.
@@ -53,6 +71,11 @@ pub struct Store {
     name: String,
     made: Made,
     prepared: RefCell<HashMap<&'static str, Statement>>,
+    /// Whether rows are in lists, once it is known.
+    listed: Cell<Option<bool>>,
+    kept: RefCell<Option<Kept>>,
+    /// Rows written since lists were seen to.
+    written: Cell<usize>,
 }
 
 impl Store {
@@ -72,6 +95,9 @@ impl Store {
             insert.run(&[Value::Text("model"), Value::Text(model)])?;
             insert.run(&[Value::Text("digest"), Value::Text(digest)])?;
         }
+        if let Some(recall) = made.recall {
+            insert.run(&[Value::Text("recall"), Value::Real(recall)])?;
+        }
         if let Some(content) = &made.content {
             db.execute(&schema_of(CONTENT_SCHEMA, schema, name, made.dimension))?;
             for (key, value) in content.settings() {
@@ -90,7 +116,7 @@ impl Store {
         let mut select =
             db.prepare(&format!("SELECT key, value FROM {}.{}", quoted(schema), quoted(&config)))?;
         let (mut format, mut dimension, mut model, mut digest) = (None, None, None, None);
-        let mut settings = Vec::new();
+        let (mut settings, mut recall) = (Vec::new(), None);
         select.start(&[])?;
         while select.step()? {
             match (select.value(0)?, select.value(1)?) {
@@ -98,6 +124,7 @@ impl Store {
                 (Value::Text("dimension"), Value::Integer(it)) => dimension = Some(it),
                 (Value::Text("model"), Value::Text(it)) => model = Some(it.to_owned()),
                 (Value::Text("digest"), Value::Text(it)) => digest = Some(it.to_owned()),
+                (Value::Text("recall"), Value::Real(it)) => recall = Some(it),
                 (Value::Text(key), Value::Text(it)) => {
                     settings.push((key.to_owned(), it.to_owned()));
                 }
@@ -105,9 +132,9 @@ impl Store {
             }
         }
         select.reset();
-        if format.is_some_and(|it| ![FORMAT, CONTENT_FORMAT].contains(&it)) {
+        if format.is_some_and(|it| !(FORMAT..=LISTED_FORMAT).contains(&it)) {
             return Err(Error::Usage(format!(
-                "the table has format {}, this version of dualpath reads {FORMAT} and {CONTENT_FORMAT} (use the version that wrote it)",
+                "the table has format {}, this version of dualpath reads {FORMAT} to {LISTED_FORMAT} (use the version that wrote it)",
                 format.unwrap_or_default()
             )));
         }
@@ -122,17 +149,26 @@ impl Store {
             )));
         };
         let content = match format {
-            CONTENT_FORMAT => Some(ContentTable::from_settings(&settings).ok_or_else(|| {
-                damaged("it lacks 'content', 'content_rowid', or a column to encode".to_owned())
-            })?),
+            LISTED_FORMAT if settings.iter().all(|it| it.0 != "content") => None,
+            CONTENT_FORMAT | LISTED_FORMAT => {
+                Some(ContentTable::from_settings(&settings).ok_or_else(|| {
+                    damaged("it lacks 'content', 'content_rowid', or a column to encode".to_owned())
+                })?)
+            }
             _ => None,
         };
-        Ok(Store::new(db, schema, name, Made { dimension, model: model.zip(digest), content }))
+        if let Some(it) = recall.filter(|it| !(0.0 < *it && *it <= 1.0)) {
+            return Err(damaged(format!("'recall' is {it} (above 0, up to 1)")));
+        }
+        let made = Made { dimension, model: model.zip(digest), content, recall };
+        Ok(Store::new(db, schema, name, made))
     }
 
     fn new(db: Db, schema: &str, name: &str, made: Made) -> Store {
-        let prepared = RefCell::default();
-        Store { db, schema: schema.to_owned(), name: name.to_owned(), made, prepared }
+        let (schema, name) = (schema.to_owned(), name.to_owned());
+        let (prepared, listed, kept) = (RefCell::default(), Cell::new(None), RefCell::default());
+        let written = Cell::new(0);
+        Store { db, schema, name, made, prepared, listed, kept, written }
     }
 
     /// What the table was made for.
@@ -158,7 +194,7 @@ impl Store {
     /// Drops the shadow tables.
     pub fn destroy(&self) -> Result<()> {
         self.forget();
-        for part in self.shadows() {
+        for part in self.shadows()? {
             self.db.execute(&format!("DROP TABLE IF EXISTS {}", self.table(part)))?;
         }
         Ok(())
@@ -167,7 +203,7 @@ impl Store {
     /// Renames the shadow tables.
     pub fn rename(&self, name: &str) -> Result<()> {
         self.forget();
-        for part in self.shadows() {
+        for part in self.shadows()? {
             let to = quoted(&format!("{name}_{part}"));
             self.db.execute(&format!("ALTER TABLE {} RENAME TO {to}", self.table(part)))?;
         }
@@ -187,9 +223,10 @@ impl Store {
 
     /// About how many rows, without looking.
     pub fn roughly(&self) -> Result<i64> {
-        let sql = "SELECT max(block) FROM {blocks}";
+        let sql = "SELECT max(block) FROM {blocks} WHERE block < {listed}";
         let last = self.first(sql, &[], |row| integer(row, 0)).unwrap_or_default().unwrap_or(0);
-        Ok(last.saturating_mul(slots(self.made.dimension) as i64))
+        let listed = self.lists().unwrap_or_default().map_or(0, |it| it.rows());
+        Ok(last.saturating_mul(slots(self.made.dimension) as i64).saturating_add(listed as i64))
     }
 
     /// The largest rowid; none in an empty table.
@@ -244,6 +281,7 @@ impl Store {
 
     /// Adds rows whose rowids are free.
     pub fn append(&self, rows: &[(i64, Embedding)]) -> Result<()> {
+        self.written.set(self.written.get() + rows.len());
         self.unnoticed(|| self.append_all(rows))
     }
 
@@ -259,8 +297,7 @@ impl Store {
         let full = slots(self.made.dimension);
         let mut rest = rows;
         while !rest.is_empty() {
-            let sql =
-                "SELECT block, count, length(rowids) FROM {blocks} WHERE count < {full} LIMIT 1";
+            let sql = "SELECT block, count, length(rowids) FROM {blocks} WHERE block < {listed} AND count < {full} LIMIT 1";
             let open = self.first(sql, &[], |row| {
                 Ok((integer(row, 0)?, integer(row, 1)?, integer(row, 2)?))
             })?;
@@ -291,7 +328,11 @@ impl Store {
         high.resize(capacity * self.plane_bytes(), 0);
         low.resize(capacity * self.plane_bytes(), 0);
         let next = self
-            .first("SELECT ifnull(max(block), 0) + 1 FROM {blocks}", &[], |row| integer(row, 0))?
+            .first(
+                "SELECT ifnull(max(block), 0) + 1 FROM {blocks} WHERE block < {listed}",
+                &[],
+                |row| integer(row, 0),
+            )?
             .unwrap_or(1);
         self.run(
             "INSERT INTO {blocks}(block, count, rowids, high) VALUES (?1, ?2, ?3, ?4)",
@@ -357,6 +398,10 @@ impl Store {
         let Some((block, slot)) = self.place(rowid)? else {
             return Ok(());
         };
+        if list_of(block).is_some() {
+            self.remove(rowid)?;
+            return self.append(&[(rowid, embedding.clone())]);
+        }
         let (_, high, low) = planes(&[(rowid, embedding.clone())]);
         let [_, planes @ ..] = self.columns();
         for ((table, column, width), bytes) in planes.into_iter().zip([high, low]) {
@@ -371,6 +416,7 @@ impl Store {
         let Some((block, slot)) = self.place(from)? else {
             return Ok(());
         };
+        self.changed();
         self.part_mut("blocks", "rowids", block, (slot + 1) * ROWID_BYTES)?
             .write(slot * ROWID_BYTES, &to.to_le_bytes())?;
         self.run(
@@ -408,20 +454,35 @@ impl Store {
             }
         }
         self.run("DELETE FROM {rows} WHERE rowid = ?1", &[Value::Integer(rowid)])?;
+        if let Some(list) = list_of(block) {
+            self.unlist(list, block, slot, last)?;
+        }
         if last == 0 {
-            self.run("DELETE FROM {blocks} WHERE block = ?1", &[Value::Integer(block)])?;
-            return self.run("DELETE FROM {low} WHERE block = ?1", &[Value::Integer(block)]);
+            return self.drop_block(block);
         }
         self.set_count(block, last)
     }
 
+    fn drop_block(&self, block: i64) -> Result<()> {
+        self.run("DELETE FROM {blocks} WHERE block = ?1", &[Value::Integer(block)])?;
+        self.run("DELETE FROM {low} WHERE block = ?1", &[Value::Integer(block)])?;
+        match list_of(block) {
+            Some(_) => self.run("DELETE FROM {codes} WHERE block = ?1", &[Value::Integer(block)]),
+            None => Ok(()),
+        }
+    }
+
     /// Moves the rows of half-empty blocks together, so that all but one are full.
-    pub fn optimize(&self) -> Result<()> {
+    fn pack_tail(&self) -> Result<()> {
         let mut loose = Vec::new();
-        self.each("SELECT block FROM {blocks} WHERE count < {full}", &[], |row| {
-            loose.push(integer(row, 0)?);
-            Ok(())
-        })?;
+        self.each(
+            "SELECT block FROM {blocks} WHERE block < {listed} AND count < {full}",
+            &[],
+            |row| {
+                loose.push(integer(row, 0)?);
+                Ok(())
+            },
+        )?;
         if loose.len() < 2 {
             return Ok(());
         }
@@ -433,8 +494,7 @@ impl Store {
             for (rowid, _) in &taken {
                 self.run("DELETE FROM {rows} WHERE rowid = ?1", &[Value::Integer(*rowid)])?;
             }
-            self.run("DELETE FROM {blocks} WHERE block = ?1", &[Value::Integer(block)])?;
-            self.run("DELETE FROM {low} WHERE block = ?1", &[Value::Integer(block)])?;
+            self.drop_block(block)?;
             rows.append(&mut taken);
             if slots(self.made.dimension) <= rows.len() {
                 self.append(&rows)?;
@@ -484,13 +544,19 @@ impl Store {
     fn slot_count(&self, block: i64, count: i64, rowid_bytes: usize) -> Result<usize> {
         let capacity = rowid_bytes / ROWID_BYTES;
         match usize::try_from(count) {
-            Ok(count) if (1..=capacity.min(slots(self.made.dimension))).contains(&count) => {
-                Ok(count)
-            }
+            Ok(count) if (1..=capacity.min(self.slots_in(block))).contains(&count) => Ok(count),
             _ => Err(self.damaged(
                 "blocks",
                 format!("block {block} counts {count} rows, its rowids hold {capacity}"),
             )),
+        }
+    }
+
+    /// Most rows of a block: those in lists are smaller, as a search reads single rows of them.
+    fn slots_in(&self, block: i64) -> usize {
+        match list_of(block) {
+            Some(_) => listed_slots(self.made.dimension),
+            None => slots(self.made.dimension),
         }
     }
 
@@ -543,11 +609,16 @@ impl Store {
         Error::Damaged { table: self.shadow(part), name: self.name.clone(), reason }
     }
 
-    fn shadows(&self) -> &'static [&'static str] {
-        match self.made.content {
-            Some(_) => SHADOWS,
-            None => &SHADOWS[..OWN_SHADOWS],
+    fn shadows(&self) -> Result<Vec<&'static str>> {
+        let mut shadows = OWN_SHADOWS.to_vec();
+        if self.made.content.is_some() {
+            shadows.extend(CONTENT_SHADOWS);
         }
+        if self.is_listed()? {
+            shadows.extend(LISTED_SHADOWS);
+        }
+        self.forget();
+        Ok(shadows)
     }
 
     fn shadow(&self, part: &str) -> String {
@@ -611,30 +682,17 @@ impl Store {
         outcome
     }
 
-    /// A prepared statement out of the shelf, so that a nested run of the same text gets its own.
-    fn taken(&self, sql: &'static str) -> Result<Statement> {
-        if let Some(statement) = self.prepared.borrow_mut().remove(sql) {
-            return Ok(statement);
+    fn stop_if_interrupted(&self) -> Result<()> {
+        match self.db.interrupted() {
+            true => Err(Error::Sqlite { code: INTERRUPT, message: "interrupted".to_owned() }),
+            false => Ok(()),
         }
-        self.db.prepare(&filled(sql, |word| match word {
-            "full" => Some(slots(self.made.dimension).to_string()),
-            part => SHADOWS.contains(&part).then(|| self.table(part)),
-        }))
     }
 
-    fn give_back(&self, sql: &'static str, mut statement: Statement) {
-        statement.reset();
-        self.prepared.borrow_mut().insert(sql, statement);
-    }
-}
-
-impl Source for Store {
-    fn scan(&self, show: &mut Show<'_>) -> Result<()> {
-        let interrupted = || Error::Sqlite { code: INTERRUPT, message: "interrupted".to_owned() };
-        self.each("SELECT block, count, rowids, high FROM {blocks}", &[], |row| {
-            if self.db.interrupted() {
-                return Err(interrupted());
-            }
+    /// Shows what a statement answers of blocks.
+    fn show_blocks(&self, sql: &'static str, show: &mut Show<'_>) -> Result<()> {
+        self.each(sql, &[], |row| {
+            self.stop_if_interrupted()?;
             let block = integer(row, 0)?;
             let rowid_bytes = blob(row, 2)?;
             let count = self.slot_count(block, integer(row, 1)?, rowid_bytes.len())?;
@@ -647,6 +705,29 @@ impl Source for Store {
             };
             show(block, &rowids(rowid_bytes, count), high)
         })
+    }
+
+    /// A prepared statement out of the shelf, so that a nested run of the same text gets its own.
+    fn taken(&self, sql: &'static str) -> Result<Statement> {
+        if let Some(statement) = self.prepared.borrow_mut().remove(sql) {
+            return Ok(statement);
+        }
+        self.db.prepare(&filled(sql, |word| match word {
+            "full" => Some(slots(self.made.dimension).to_string()),
+            "listed" => Some(LISTED.to_string()),
+            part => SHADOWS.contains(&part).then(|| self.table(part)),
+        }))
+    }
+
+    fn give_back(&self, sql: &'static str, mut statement: Statement) {
+        statement.reset();
+        self.prepared.borrow_mut().insert(sql, statement);
+    }
+}
+
+impl Source for Store {
+    fn scan(&self, show: &mut Show<'_>) -> Result<()> {
+        self.show_blocks("SELECT block, count, rowids, high FROM {blocks}", show)
     }
 
     fn whole(&self, rows: &[Found], show: &mut dyn FnMut(Found, Embedding)) -> Result<()> {
@@ -715,6 +796,11 @@ pub const INTERRUPT: i32 = 9;
 /// Vectors of a full block.
 pub fn slots(dimension: usize) -> usize {
     (BLOCK_BYTES / (2 * BYTES * dimension)).clamp(1, MOST_SLOTS)
+}
+
+/// Vectors of a full block in a list.
+pub fn listed_slots(dimension: usize) -> usize {
+    (LISTED_BYTES / (BYTES * dimension)).next_multiple_of(GROUP).clamp(GROUP, 8 * GROUP)
 }
 
 fn packed(block: i64, slot: usize) -> i64 {

@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 pub use self::progress::reports;
-pub use self::scan::Cursor;
+pub use self::scan::{Cursor, RECALL_WANTED};
 pub use self::walk::{Walk, over};
 
 use self::options::Options;
@@ -33,13 +33,15 @@ pub(super) const TEXT: usize = 1;
 pub(super) const EMBEDDING: usize = 2;
 pub(super) const DISTANCE: usize = 3;
 pub(super) const K: usize = 4;
-const COMMAND: usize = 5;
+pub(super) const RECALL: usize = 5;
+const COMMAND: usize = 6;
 /// Of tables over another.
-pub(super) const KIND: usize = 6;
-pub(super) const CONTENT_ROWID: usize = 7;
+pub(super) const KIND: usize = 7;
+pub(super) const CONTENT_ROWID: usize = 8;
 
 /// Names of all of them but the command column.
-const COLUMNS: [&str; 7] = ["image", "text", "embedding", "distance", "k", "kind", "content_rowid"];
+const COLUMNS: [&str; 8] =
+    ["image", "text", "embedding", "distance", "k", "recall", "kind", "content_rowid"];
 
 /// `SQLITE_CONSTRAINT_ROWID`
 const ROWID_TAKEN: i32 = 2579;
@@ -66,10 +68,10 @@ impl Table for Dualpath {
     fn create(declaration: &Declaration) -> Result<Dualpath> {
         let Declaration { db, schema, name, .. } = declaration;
         let made = match Options::read(&declaration.options)? {
-            Options { dimensions: Some(dimension), .. } => {
-                Made { dimension, model: None, content: None }
+            Options { dimensions: Some(dimension), recall, .. } => {
+                Made { dimension, model: None, content: None, recall }
             }
-            Options { model, content, .. } => {
+            Options { model, content, recall, .. } => {
                 let encoder = encoder::find(model.as_deref())?;
                 if let Some(content) = &content {
                     content.check(*db, schema)?;
@@ -78,6 +80,7 @@ impl Table for Dualpath {
                     dimension: encoder.dimension(),
                     model: Some((encoder.name().to_owned(), encoder.digest().to_owned())),
                     content,
+                    recall,
                 }
             }
         };
@@ -96,8 +99,13 @@ impl Table for Dualpath {
             Some(_) => ", kind TEXT, content_rowid INTEGER",
             None => "",
         };
+        // Earlier versions made tables of that name, and SQLite wants no name twice.
+        let recall = match self.name.borrow().eq_ignore_ascii_case("recall") {
+            true => "recall_wanted",
+            false => "recall",
+        };
         format!(
-            "image BLOB, text TEXT, embedding BLOB, distance REAL, k HIDDEN, {command} HIDDEN{over_another}"
+            "image BLOB, text TEXT, embedding BLOB, distance REAL, k HIDDEN, {recall} HIDDEN, {command} HIDDEN{over_another}"
         )
     }
 
@@ -139,6 +147,7 @@ impl Table for Dualpath {
             }
             DISTANCE => cursor.distance().map_or(Output::Null, Output::Real),
             K => cursor.count_asked().map_or(Output::Null, Output::Integer),
+            RECALL => cursor.recall_asked().map_or(Output::Null, Output::Real),
             KIND | CONTENT_ROWID => match (&self.store.made().content, cursor.rowid()) {
                 (Some(content), Some(rowid)) => match content.source(rowid) {
                     (_, kind) if column == KIND => kind.name().into(),
@@ -182,7 +191,7 @@ impl Table for Dualpath {
     }
 
     fn sync(&self) -> Result<()> {
-        let outcome = self.flush();
+        let outcome = self.flush().and_then(|()| self.store.tend());
         // A statement that stays prepared would keep its schema from changing elsewhere.
         self.store.forget();
         outcome
@@ -193,6 +202,7 @@ impl Table for Dualpath {
     }
 
     fn rollback(&self) {
+        self.store.rolled_back();
         self.queue.borrow_mut().clear();
         self.last.set(None);
     }
@@ -206,6 +216,7 @@ impl Table for Dualpath {
     }
 
     fn rollback_to(&self, _: i32) -> Result<()> {
+        self.store.rolled_back();
         // What stood in the queue came after the savepoint, which was flushed when it was set.
         self.queue.borrow_mut().clear();
         self.last.set(None);
@@ -362,7 +373,7 @@ impl Dualpath {
         let is_over = self.store.made().content.is_some();
         let known = match is_over {
             true => "'sync', 'rebuild', 'delete-all', 'optimize', 'integrity-check'",
-            false => "'optimize', 'integrity-check'",
+            false => "'rebuild', 'optimize', 'integrity-check'",
         };
         let of = |column: usize| values.get(column).copied().unwrap_or(Value::Null);
         let Value::Text(name) = of(COMMAND) else {
@@ -381,6 +392,7 @@ impl Dualpath {
                 )),
             },
             "rebuild" if is_over => self.rebuild(),
+            "rebuild" => self.store.rebuild(),
             "delete-all" if is_over => self.store.clear(),
             "optimize" => self.store.optimize(),
             "integrity-check" => match self.store.check()? {
@@ -400,7 +412,7 @@ impl Dualpath {
             .take(DISTANCE)
             .filter(|it| it.1 != Value::Null)
             .collect();
-        for (column, name) in [(DISTANCE, "distance"), (K, "k")] {
+        for (column, name) in [(DISTANCE, "distance"), (K, "k"), (RECALL, "recall")] {
             if values.get(column).is_some_and(|it| *it != Value::Null) {
                 return Err(Error::Usage(format!(
                     "{name} is no column to write (it is asked for with MATCH)"
@@ -555,7 +567,7 @@ impl Dualpath {
 fn refuse_column(name: &str, made: &Made) -> Result<()> {
     let columns = match made.content {
         Some(_) => &COLUMNS[..],
-        None => &COLUMNS[..=K],
+        None => &COLUMNS[..=RECALL],
     };
     match columns.iter().any(|it| it.eq_ignore_ascii_case(name)) {
         true => Err(Error::Usage(format!(

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::store::{ContentTable, MOST_DIMENSIONS, PictureColumn};
 
 /// What the parentheses say.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Options {
     /// A loaded model's name; the built-in one without it.
     pub model: Option<String>,
@@ -12,9 +12,11 @@ pub struct Options {
     pub dimensions: Option<usize>,
     /// The table that it is over.
     pub content: Option<ContentTable>,
+    /// The share of the nearest rows that a search of a large table finds.
+    pub recall: Option<f64>,
 }
 
-const KNOWN: &str = "model = 'name', dimensions = number, content = 'table', content_rowid = 'column', image = 'column', path = 'column', text = 'column'";
+const KNOWN: &str = "model = 'name', dimensions = number, content = 'table', content_rowid = 'column', image = 'column', path = 'column', text = 'column', recall = number";
 /// Those that describe a content table.
 const CONTENT: [&str; 5] = ["content", "content_rowid", "image", "path", "text"];
 
@@ -37,7 +39,11 @@ impl Options {
                         Error::Usage(format!("dimensions is '{value}' (1 to {MOST_DIMENSIONS})"))
                     })?);
                 }
-                key @ ("model" | "dimensions") => return Err(twice(key)),
+                "recall" if options.recall.is_none() => {
+                    let number = value.parse().ok().filter(|it| is_recall(*it));
+                    options.recall = Some(number.ok_or_else(|| not_recall(&value))?);
+                }
+                key @ ("model" | "dimensions" | "recall") => return Err(twice(key)),
                 key => match CONTENT.iter().position(|it| *it == key) {
                     Some(at) if of_content[at].is_none() => of_content[at] = Some(value),
                     Some(_) => return Err(twice(key)),
@@ -64,6 +70,16 @@ impl Options {
         }
         Ok(options)
     }
+}
+
+/// Whether a share of the nearest rows can be asked for.
+pub fn is_recall(number: f64) -> bool {
+    0.0 < number && number <= 1.0
+}
+
+/// What to say of one that cannot.
+pub fn not_recall(given: &str) -> Error {
+    Error::Usage(format!("recall is {given} (a number above 0 and up to 1, which is exact)"))
 }
 
 fn twice(key: &str) -> Error {
@@ -133,6 +149,10 @@ mod tests {
             (&["modell = 'x'"][..], "no option 'modell'"),
             (&["x"], "'x' is no option"),
             (&["dimensions = 0"], "dimensions is '0'"),
+            (&["recall = 2"], "recall is 2 (a number above 0 and up to 1"),
+            (&["recall = 0"], "recall is 0"),
+            (&["recall = NaN"], "recall is NaN"),
+            (&["recall = 1", "recall = 1"], "given twice"),
             (&["dimensions = -1"], "dimensions is '-1'"),
             (&["model = a", "model = b"], "given twice"),
             (&["model = a", "dimensions = 3"], "exclude each other"),

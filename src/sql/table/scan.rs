@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
-use super::{CONTENT_ROWID, DISTANCE, Dualpath, EMBEDDING, IMAGE, K, KIND, TEXT};
+use super::options::{is_recall, not_recall};
+use super::{CONTENT_ROWID, DISTANCE, Dualpath, EMBEDDING, IMAGE, K, KIND, RECALL, TEXT};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
-use crate::index::{Hit, Rows, Source, Want, nearest};
+use crate::index::{Hit, Rows, Source, Want, likely, nearest};
 use crate::sqlite::{Argument, Constraint, Operator, Plan, Value, Verdict};
 use crate::store::Store;
 
@@ -19,7 +20,10 @@ const ROWIDS_AHEAD: usize = 512;
 /// An IN list shorter than this share of the table is looked up row by row.
 const LOOKED_UP: i64 = 16;
 
-/// Notes that `plan` leaves for `start`, one per argument.
+/// The share of the nearest rows that a search finds where nobody says.
+pub const RECALL_WANTED: f64 = 0.99;
+
+/// Notes that `plan` leaves for `start`, one per argument, and some that come without.
 mod note {
     pub const IMAGE: char = 'i';
     pub const TEXT: char = 't';
@@ -36,6 +40,9 @@ mod note {
     pub const KIND: char = 'y';
     pub const CONTENT: char = 'c';
     pub const CONTENT_IN: char = 'C';
+    pub const RECALL: char = 'r';
+    /// Without an argument: nobody asks for the nearest rows first.
+    pub const UNORDERED: char = 'u';
 }
 
 /// Says how a query would be answered.
@@ -115,6 +122,9 @@ pub fn plan(plan: &mut Plan<'_>, rows: i64) -> Result<Verdict> {
                 plan.argument(it, note::BEYOND, false);
             }
             (Some(K), Operator::Equal) => plan.argument(it, note::K, true),
+            (Some(RECALL), Operator::Equal) if searches && !plan.is_in(it) => {
+                plan.argument(it, note::RECALL, true);
+            }
             (Some(KIND), Operator::Equal) if !plan.is_in(it) => {
                 plan.argument(it, note::KIND, false);
             }
@@ -141,6 +151,9 @@ pub fn plan(plan: &mut Plan<'_>, rows: i64) -> Result<Verdict> {
     if in_order && !order.is_empty() {
         plan.ordered();
     }
+    if order.is_empty() {
+        plan.note(note::UNORDERED);
+    }
     if searches {
         plan.costs(1e3 + rows as f64, 100);
     } else if single {
@@ -163,6 +176,7 @@ pub struct Cursor {
     more: More,
     searches: bool,
     count_asked: Option<i64>,
+    recall_asked: Option<f64>,
 }
 
 /// Where the next rows come from.
@@ -173,7 +187,38 @@ enum More {
     /// Rowids of the range that are left.
     Rowids(i64, i64),
     /// The next neighbours, after those shown.
-    Hits(Box<(Embedding, Want)>),
+    Hits(Box<Neighbours>),
+}
+
+/// A search that goes on as long as rows are taken.
+struct Neighbours {
+    query: Embedding,
+    want: Want,
+    recall: f64,
+    /// Rows shown so far.
+    shown: usize,
+}
+
+impl Neighbours {
+    fn next(&mut self, store: &Store, last: Option<Hit>) -> Result<Vec<Hit>> {
+        if last.is_some() {
+            self.want.after = last;
+            self.want.count = (self.want.count * MORE).min(MOST_HITS);
+        }
+        let Neighbours { query, want, recall, shown } = self;
+        let hits = match store.lists()?.filter(|_| *recall < 1.0) {
+            Some(lists) if (*shown + want.count) * LOOKED_UP as usize <= lists.rows() => {
+                // Its order does not depend on how many rows are wanted, so it is that of one search.
+                let whole = Want { count: *shown + want.count, after: None, ..want.clone() };
+                let mut hits = likely(store, &lists, query, &whole, *recall)?;
+                hits.retain(|it| want.after.is_none_or(|after| after < *it));
+                hits
+            }
+            _ => nearest(store, query, want)?,
+        };
+        *shown += hits.len();
+        Ok(hits)
+    }
 }
 
 impl Cursor {
@@ -190,6 +235,11 @@ impl Cursor {
     /// What `k = ` said.
     pub fn count_asked(&self) -> Option<i64> {
         self.count_asked
+    }
+
+    /// What `recall = ` said.
+    pub fn recall_asked(&self) -> Option<f64> {
+        self.recall_asked
     }
 
     /// Goes to the next row.
@@ -213,14 +263,7 @@ impl Cursor {
                 let rowids = store.rowids(*first, *to, ROWIDS_AHEAD)?;
                 self.rows = rowids.into_iter().map(|rowid| Hit { rowid, distance: 0.0 }).collect();
             }
-            More::Hits(search) => {
-                let (query, want) = &mut **search;
-                if last.is_some() {
-                    want.after = last;
-                    want.count = (want.count * MORE).min(MOST_HITS);
-                }
-                self.rows = nearest(store, query, want)?;
-            }
+            More::Hits(search) => self.rows = search.next(store, last)?,
         }
         Ok(())
     }
@@ -233,6 +276,7 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
     let mut among: Option<HashSet<i64>> = None;
     let (mut beyond, mut within) = (f64::NEG_INFINITY, f64::INFINITY);
     let (mut limit, mut offset, mut count_asked) = (None, 0, None);
+    let mut recall_asked = None;
     for (note, argument) in notes.chars().zip(arguments) {
         if matches!(note, note::ROWID_IN | note::CONTENT_IN) {
             let mut rowids = HashSet::new();
@@ -267,6 +311,10 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
                     }
                 };
                 count_asked = Some(count);
+            }
+            note::RECALL => {
+                let number = value.number().filter(|it| is_recall(*it));
+                recall_asked = Some(number.ok_or_else(|| not_recall(&shown(&value)))?);
             }
             note::LIMIT => {
                 limit = match value {
@@ -304,7 +352,8 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
             _ => {}
         }
     }
-    let mut cursor = Cursor { searches: query.is_some(), count_asked, ..Cursor::default() };
+    let searches = query.is_some();
+    let mut cursor = Cursor { searches, count_asked, recall_asked, ..Cursor::default() };
     let Some((column, value)) = query else {
         match among {
             Some(rowids) => cursor.rows = held(table.store(), rowids, first..=last)?,
@@ -336,13 +385,15 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
     // Behind every row that is nearer.
     let after = (beyond != f64::NEG_INFINITY)
         .then(|| Hit { rowid: i64::MAX, distance: beyond.next_down() });
+    let recall = recall_asked.or(store.made().recall).unwrap_or(RECALL_WANTED);
+    // Whoever takes all rows in any order wants all of them.
+    let all = count.is_none() && within == f64::INFINITY && notes.ends_with(note::UNORDERED);
+    let recall = if all || after.is_some() { 1.0 } else { recall };
     let want = Want { count: count.unwrap_or(FIRST_HITS), after, within, rows };
-    match count {
-        Some(_) => cursor.rows = nearest(store, &query, &want)?,
-        None => {
-            cursor.more = More::Hits(Box::new((query, want)));
-            cursor.advance(store)?;
-        }
+    let mut search = Neighbours { query, want, recall, shown: 0 };
+    cursor.rows = search.next(store, None)?;
+    if count.is_none() {
+        cursor.more = More::Hits(Box::new(search));
     }
     Ok(cursor)
 }
@@ -397,6 +448,15 @@ fn distance(value: &Value<'_>) -> Result<f64> {
     value.number().ok_or_else(|| {
         Error::Usage("distance is compared with something that is no number".to_owned())
     })
+}
+
+/// A value as it stands in an error.
+fn shown(value: &Value<'_>) -> String {
+    match value {
+        Value::Integer(it) => it.to_string(),
+        Value::Real(it) => it.to_string(),
+        other => other.kind().to_uppercase(),
+    }
 }
 
 /// The smallest and the largest whole number that a bound lets through; 2.5 is between 3 and 2.

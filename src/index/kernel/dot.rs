@@ -1,45 +1,11 @@
-//! Dot products of a query with high planes, by the widest instructions of the machine.
-#![allow(unsafe_code)]
+//! Dot products of a query with high planes: floats times bfloat16.
 
-use std::sync::LazyLock;
-
-/// Adds up `query[i] * high[i]`, `high` being little-endian bfloat16, two bytes a number.
-type Dot = fn(query: &[f32], high: &[u8]) -> f32;
-
-static CHOSEN: LazyLock<(&str, Dot)> = LazyLock::new(choose);
-
-/// The dot product by the chosen kernel; the shorter side decides the length.
-pub fn dot(query: &[f32], high: &[u8]) -> f32 {
-    (CHOSEN.1)(query, high)
-}
-
-/// Which kernel runs here: `avx512`, `avx2`, `neon` or `plain`.
-pub fn name() -> &'static str {
-    CHOSEN.0
-}
-
-fn choose() -> (&'static str, Dot) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the feature was just found.
-            return ("avx512", |query, high| unsafe { avx512(query, high) });
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: both features were just found.
-            return ("avx2", |query, high| unsafe { avx2(query, high) });
-        }
-    }
-    #[cfg(target_arch = "aarch64")]
-    if std::arch::is_aarch64_feature_detected!("neon") {
-        // SAFETY: the feature was just found.
-        return ("neon", |query, high| unsafe { neon(query, high) });
-    }
-    ("plain", plain)
-}
+/// Adds up `query[i] * high[i]`, `high` being little-endian bfloat16, two bytes a number; the
+/// shorter side decides the length.
+pub type Dot = fn(query: &[f32], high: &[u8]) -> f32;
 
 /// The twin of all the others.
-fn plain(query: &[f32], high: &[u8]) -> f32 {
+pub fn plain(query: &[f32], high: &[u8]) -> f32 {
     query.iter().zip(high.as_chunks::<2>().0).map(|(a, b)| a * widened(*b)).sum()
 }
 
@@ -49,7 +15,7 @@ fn widened(high: [u8; 2]) -> f32 {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn avx2(query: &[f32], high: &[u8]) -> f32 {
+pub fn avx2(query: &[f32], high: &[u8]) -> f32 {
     use std::arch::x86_64::*;
     const LANES: usize = 8;
     const AT_ONCE: usize = 4 * LANES;
@@ -79,7 +45,7 @@ fn avx2(query: &[f32], high: &[u8]) -> f32 {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn avx512(query: &[f32], high: &[u8]) -> f32 {
+pub fn avx512(query: &[f32], high: &[u8]) -> f32 {
     use std::arch::x86_64::*;
     const LANES: usize = 16;
     const AT_ONCE: usize = 4 * LANES;
@@ -106,7 +72,7 @@ fn avx512(query: &[f32], high: &[u8]) -> f32 {
 
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
-fn neon(query: &[f32], high: &[u8]) -> f32 {
+pub fn neon(query: &[f32], high: &[u8]) -> f32 {
     use std::arch::aarch64::*;
     const LANES: usize = 4;
     const AT_ONCE: usize = 4 * LANES;
@@ -138,10 +104,10 @@ mod tests {
             let query: Vec<f32> = numbers.iter().map(|it| f32::from(it.0) / 32768.0).collect();
             let other: Vec<f32> = numbers.iter().map(|it| f32::from(it.1) / 32768.0).collect();
             let (mut high, mut low) = (Vec::new(), Vec::new());
-            super::super::plane::split(&other, &mut high, &mut low);
+            super::super::super::plane::split(&other, &mut high, &mut low);
             let expected = plain(&query, &high);
             let most = 1e-6 * (1.0 + query.len() as f32);
-            assert!((dot(&query, &high) - expected).abs() <= most);
+            assert!((super::super::dot(&query, &high) - expected).abs() <= most);
             #[cfg(target_arch = "x86_64")]
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 // SAFETY: both features were just found.

@@ -1,0 +1,89 @@
+//! The loops that searching spends its time in, by the widest instructions of the machine.
+//!
+//! Each has a plain twin that a property test compares it with.
+#![allow(unsafe_code)]
+
+mod dot;
+mod sums;
+mod products;
+
+use std::sync::LazyLock;
+
+pub use sums::{LANES, MOST_TABLES, TABLE};
+
+struct Kernels {
+    name: &'static str,
+    dot: dot::Dot,
+    sums: sums::Sums,
+    products: products::Products,
+}
+
+static CHOSEN: LazyLock<Kernels> = LazyLock::new(choose);
+
+/// The dot product of floats with a high plane; the shorter side decides the length.
+pub fn dot(query: &[f32], high: &[u8]) -> f32 {
+    (CHOSEN.dot)(query, high)
+}
+
+/// For each of [`LANES`] rows, the sum of what its codes look up in the tables.
+///
+/// `tables` and `codes` hold [`TABLE`] bytes for each of up to [`MOST_TABLES`] tables: sixteen
+/// entries, and the rows' codes, row `i` in the lower half of byte `i` or, from 16 on, the upper half
+/// of byte `i - 16`.
+pub fn sums(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
+    debug_assert!(tables.len() <= TABLE * MOST_TABLES);
+    (CHOSEN.sums)(tables, codes)
+}
+
+/// The dot products of every row with every centre, a row's after another's.
+///
+/// `rows` and `centres` hold vectors of `dimension` numbers.
+pub fn products(rows: &[f32], centres: &[f32], dimension: usize, out: &mut Vec<f32>) {
+    (CHOSEN.products)(rows, centres, dimension, out);
+}
+
+/// Which kernels run here: `avx512`, `avx2`, `neon` or `plain`.
+pub fn name() -> &'static str {
+    CHOSEN.name
+}
+
+fn choose() -> Kernels {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        // SAFETY: the features were just found.
+        let products: products::Products = |rows, centres, dimension, out| unsafe {
+            products::avx2(rows, centres, dimension, out)
+        };
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+            return Kernels {
+                name: "avx512",
+                // SAFETY: the features were just found.
+                dot: |query, high| unsafe { dot::avx512(query, high) },
+                // SAFETY: the features were just found.
+                sums: |tables, codes| unsafe { sums::avx512(tables, codes) },
+                products,
+            };
+        }
+        return Kernels {
+            name: "avx2",
+            // SAFETY: the features were just found.
+            dot: |query, high| unsafe { dot::avx2(query, high) },
+            // SAFETY: the features were just found.
+            sums: |tables, codes| unsafe { sums::avx2(tables, codes) },
+            products,
+        };
+    }
+    #[cfg(target_arch = "aarch64")]
+    if std::arch::is_aarch64_feature_detected!("neon") {
+        return Kernels {
+            name: "neon",
+            // SAFETY: the feature was just found.
+            dot: |query, high| unsafe { dot::neon(query, high) },
+            // SAFETY: the feature was just found.
+            sums: |tables, codes| unsafe { sums::neon(tables, codes) },
+            // The compiler uses NEON by itself here, as every aarch64 has it.
+            products: products::plain,
+        };
+    }
+    Kernels { name: "plain", dot: dot::plain, sums: sums::plain, products: products::plain }
+}

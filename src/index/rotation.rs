@@ -1,0 +1,137 @@
+//! A fixed random rotation, so that every coordinate of any data looks alike.
+//!
+//! Rounds of random signs and Hadamard transforms (Ailon and Chazelle 2009). It depends on the number of
+//! dimensions alone, so a code once written never has to be written anew.
+
+/// Enough that a single coordinate spreads like a normal distribution.
+const ROUNDS: usize = 4;
+/// Numbers that rotated vectors are a multiple of long: four 16-byte tables of four numbers each.
+const MULTIPLE: usize = 16;
+
+/// The rotation for vectors of one dimension.
+pub struct Rotation {
+    /// The dimension, filled up with zeros to a multiple of 16.
+    padded: usize,
+    /// The largest power of two in it.
+    power: usize,
+    /// 1 or -1 per round and number.
+    signs: Vec<f32>,
+}
+
+impl Rotation {
+    /// For vectors of this many numbers.
+    pub fn new(dimension: usize) -> Rotation {
+        let padded = dimension.next_multiple_of(MULTIPLE);
+        let power = 1 << padded.ilog2();
+        let mut random = Random::new(dimension as u64);
+        let signs = (0..ROUNDS * padded).map(|_| if random.next() >> 63 == 0 { 1.0 } else { -1.0 });
+        Rotation { padded, power, signs: signs.collect() }
+    }
+
+    /// How long rotated vectors are.
+    pub fn padded(&self) -> usize {
+        self.padded
+    }
+
+    /// The rotated vector; lengths and dot products stay.
+    pub fn apply(&self, vector: &[f32]) -> Vec<f32> {
+        let mut numbers = vector.to_vec();
+        numbers.resize(self.padded, 0.0);
+        let rest = self.padded - self.power;
+        for (round, signs) in self.signs.chunks_exact(self.padded).enumerate() {
+            numbers.iter_mut().zip(signs).for_each(|(it, sign)| *it *= sign);
+            // The transform takes a power of two: the first and the last numbers by turns.
+            let from = if round % 2 == 0 { 0 } else { rest };
+            hadamard(&mut numbers[from..from + self.power]);
+            if 0 < rest {
+                let (left, right) = numbers.split_at_mut(self.padded / 2);
+                butterfly(left, right, std::f32::consts::FRAC_1_SQRT_2);
+            }
+        }
+        numbers
+    }
+}
+
+fn hadamard(numbers: &mut [f32]) {
+    let mut half = 1;
+    while half < numbers.len() {
+        for pair in numbers.chunks_exact_mut(2 * half) {
+            let (left, right) = pair.split_at_mut(half);
+            butterfly(left, right, 1.0);
+        }
+        half *= 2;
+    }
+    let scale = 1.0 / (numbers.len() as f32).sqrt();
+    numbers.iter_mut().for_each(|it| *it *= scale);
+}
+
+fn butterfly(left: &mut [f32], right: &mut [f32], scale: f32) {
+    for (a, b) in left.iter_mut().zip(right) {
+        (*a, *b) = ((*a + *b) * scale, (*a - *b) * scale);
+    }
+}
+
+/// Steele, Lea and Flood's SplitMix64: the same numbers on every machine.
+pub struct Random(u64);
+
+impl Random {
+    /// The sequence of a seed.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut it = self.0;
+        it = (it ^ (it >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        it = (it ^ (it >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        it ^ (it >> 31)
+    }
+
+    /// Below `count`, which is not 0.
+    pub fn below(&mut self, count: usize) -> usize {
+        (self.next() % count as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_and_angles_stay() {
+        arbtest::arbtest(|u| {
+            let dimension = u.int_in_range(1..=300)?;
+            let mut vector = || -> arbtest::arbitrary::Result<Vec<f32>> {
+                (0..dimension).map(|_| Ok(f32::from(u.arbitrary::<i8>()?) / 128.0)).collect()
+            };
+            let (a, b) = (vector()?, vector()?);
+            let dot = |a: &[f32], b: &[f32]| -> f32 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+            let rotation = Rotation::new(dimension);
+            let (turned, other) = (rotation.apply(&a), rotation.apply(&b));
+            let most = 1e-5 * (1.0 + dimension as f32);
+            assert!((dot(&turned, &other) - dot(&a, &b)).abs() < most);
+            assert!((dot(&turned, &turned) - dot(&a, &a)).abs() < most);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn one_number_spreads_over_all() {
+        for dimension in [128, 384, 1000] {
+            let mut vector = vec![0.0; dimension];
+            vector[7] = 1.0;
+            let largest = Rotation::new(dimension).apply(&vector);
+            let largest = largest.iter().fold(0.0f32, |most, it| most.max(it.abs()));
+            assert!(largest < 6.0 / (dimension as f32).sqrt(), "{dimension}: {largest}");
+        }
+    }
+
+    #[test]
+    fn it_is_the_same_on_every_machine_and_in_every_version() {
+        let turned = Rotation::new(3).apply(&[0.5, -0.25, 1.0]);
+        let sum: f32 = turned.iter().enumerate().map(|(at, it)| at as f32 * it).sum();
+        assert_eq!(format!("{} {} {sum}", turned[0], turned[15]), "-0.15625 -0.03125 19.625");
+    }
+}

@@ -1,0 +1,235 @@
+//! Lists and codes as the index reads them, kept in memory while nothing changes.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::{LIST_BLOCKS, LISTED, LISTED_FORMAT, Store, blob, integer, rowids};
+use crate::error::Result;
+use crate::index::code::{Coded, Coder, GROUP, MOST_BITS, centre_of};
+use crate::index::plane::BYTES;
+use crate::index::{Found, List, Listed, Lists, Show};
+use crate::sqlite::Value;
+
+/// Bytes of codes that are kept.
+const MOST_KEPT: usize = 40 * 1024 * 1024;
+
+/// What was read of the lists in one state of the database.
+pub struct Kept {
+    version: u32,
+    lists: Rc<Lists>,
+    codes: HashMap<i64, Rc<Coded>>,
+    rowids: HashMap<i64, Rc<Vec<i64>>>,
+    bytes: usize,
+}
+
+/// The first and the last number that a block of a list can have.
+pub(super) fn range_of(list: i64) -> (i64, i64) {
+    let first = LISTED + list * LIST_BLOCKS;
+    (first, first + LIST_BLOCKS - 1)
+}
+
+/// The list of a block.
+pub(super) fn list_of(block: i64) -> Option<i64> {
+    (LISTED <= block).then(|| (block - LISTED) / LIST_BLOCKS)
+}
+
+impl Store {
+    /// Whether rows are in lists.
+    pub fn is_listed(&self) -> Result<bool> {
+        if let Some(known) = self.listed.get() {
+            return Ok(known);
+        }
+        let sql = "SELECT value FROM {config} WHERE key = 'format'";
+        let listed = self.first(sql, &[], |row| integer(row, 0))? == Some(LISTED_FORMAT);
+        self.listed.set(Some(listed));
+        Ok(listed)
+    }
+
+    /// Forgets what was read of the lists, after a change to them or its end.
+    pub fn changed(&self) {
+        self.kept.borrow_mut().take();
+    }
+
+    /// Forgets also whether there are lists, after a rollback.
+    pub fn rolled_back(&self) {
+        self.changed();
+        self.listed.set(None);
+    }
+
+    /// The lists; none in a table that is searched exactly.
+    pub fn lists(&self) -> Result<Option<Rc<Lists>>> {
+        if !self.is_listed()? {
+            return Ok(None);
+        }
+        let version = self.db.data_version(&self.schema)?;
+        if let Some(kept) = self.kept.borrow().as_ref().filter(|it| it.version == version) {
+            return Ok(Some(kept.lists.clone()));
+        }
+        let lists = Rc::new(self.read_lists()?);
+        let (codes, rowids, bytes) = (HashMap::new(), HashMap::new(), 0);
+        let kept = Kept { version, lists: lists.clone(), codes, rowids, bytes };
+        *self.kept.borrow_mut() = Some(kept);
+        Ok(Some(lists))
+    }
+
+    /// How codes of this table are written.
+    pub(super) fn coder(&self) -> Result<Coder> {
+        let sql = "SELECT value FROM {config} WHERE key = 'bits'";
+        let bits = self.first(sql, &[], |row| integer(row, 0))?.unwrap_or(0);
+        match usize::try_from(bits) {
+            Ok(bits) if (1..=MOST_BITS).contains(&bits) => {
+                Ok(Coder::new(self.made.dimension, bits))
+            }
+            _ => Err(self.damaged("config", format!("'bits' is {bits} (1 to {MOST_BITS})"))),
+        }
+    }
+
+    fn read_lists(&self) -> Result<Lists> {
+        let (mut lists, mut centres) = (Vec::new(), Vec::new());
+        self.each("SELECT list, count, spread, centre FROM {lists}", &[], |row| {
+            let list = integer(row, 0)?;
+            let count = usize::try_from(integer(row, 1)?).ok();
+            let spread = row.value(2)?.number().filter(|it| it.is_finite() && 0.0 <= *it);
+            let bytes = blob(row, 3)?;
+            let centre = centre_of(bytes);
+            let (Some(count), Some(spread)) = (count, spread) else {
+                return Err(self.damaged("lists", format!("list {list} has no count or spread")));
+            };
+            if bytes.len() != BYTES * self.made.dimension
+                || centre.iter().any(|it| !it.is_finite())
+            {
+                return Err(self.damaged(
+                    "lists",
+                    format!(
+                        "the centre of list {list} has {} bytes or odd numbers, {} dimensions need {}",
+                        bytes.len(),
+                        self.made.dimension,
+                        BYTES * self.made.dimension
+                    ),
+                ));
+            }
+            centres.extend(centre);
+            lists.push(List { list, count, spread: spread as f32 });
+            Ok(())
+        })?;
+        Ok(Lists { coder: self.coder()?, lists, centres })
+    }
+
+    fn read_codes(&self, lists: &Lists, list: i64) -> Result<Coded> {
+        let mut coded = Coded::default();
+        let sql = "SELECT block, codes FROM {codes} WHERE block BETWEEN ?1 AND ?2";
+        let (first, last) = range_of(list);
+        self.each(sql, &[Value::Integer(first), Value::Integer(last)], |row| {
+            let (block, codes) = (integer(row, 0)?, blob(row, 1)?);
+            let most = self.slots_in(block).next_multiple_of(GROUP);
+            let bytes = most / GROUP * lists.coder.group_bytes();
+            if codes.len() != bytes || !lists.coder.load(&mut coded, block, codes) {
+                return Err(self.damaged(
+                    "codes",
+                    format!("block {block} of list {list} has no sound codes of {bytes} bytes"),
+                ));
+            }
+            Ok(())
+        })?;
+        let expected = lists.lists.iter().find(|it| it.list == list).map_or(0, |it| it.count);
+        if coded.rows != expected {
+            let found = coded.rows;
+            return Err(self.damaged(
+                "codes",
+                format!("list {list} counts {expected} rows and has codes of {found}"),
+            ));
+        }
+        Ok(coded)
+    }
+
+    fn read_rowids(&self, block: i64) -> Result<Rc<Vec<i64>>> {
+        let sql = "SELECT count, rowids FROM {blocks} WHERE block = ?1";
+        let found = self.first(sql, &[Value::Integer(block)], |row| {
+            let bytes = blob(row, 1)?;
+            let count = self.slot_count(block, integer(row, 0)?, bytes.len())?;
+            Ok(rowids(bytes, count))
+        })?;
+        let found = Rc::new(found.ok_or_else(|| {
+            self.damaged("blocks", format!("block {block} has codes, but no rows"))
+        })?);
+        self.with_kept(|it| {
+            it.bytes += super::ROWID_BYTES * found.len();
+            it.rowids.insert(block, found.clone());
+        });
+        Ok(found)
+    }
+
+    /// Runs with what is kept, which [`Store::lists`] made.
+    fn with_kept<T>(&self, body: impl FnOnce(&mut Kept) -> T) -> Option<T> {
+        self.kept.borrow_mut().as_mut().map(body)
+    }
+}
+
+impl Listed for Store {
+    fn tail(&self, show: &mut Show<'_>) -> Result<()> {
+        self.show_blocks(
+            "SELECT block, count, rowids, high FROM {blocks} WHERE block < {listed}",
+            show,
+        )
+    }
+
+    fn codes(&self, list: i64) -> Result<Rc<Coded>> {
+        if let Some(Some(codes)) = self.with_kept(|it| it.codes.get(&list).cloned()) {
+            return Ok(codes);
+        }
+        self.stop_if_interrupted()?;
+        let Some(lists) = self.lists()? else {
+            return Ok(Rc::default());
+        };
+        let codes = Rc::new(self.read_codes(&lists, list)?);
+        self.with_kept(|it| {
+            it.bytes += codes.bytes();
+            if MOST_KEPT < it.bytes {
+                it.codes.clear();
+                it.rowids.clear();
+                it.bytes = codes.bytes();
+            }
+            it.codes.insert(list, codes.clone());
+        });
+        Ok(codes)
+    }
+
+    fn rowid(&self, found: &Found) -> Result<i64> {
+        let Found { block, slot, rowid } = *found;
+        if list_of(block).is_none() {
+            // Shown with its block.
+            return Ok(rowid);
+        }
+        let rowids = match self.with_kept(|it| it.rowids.get(&block).cloned()).flatten() {
+            Some(rowids) => rowids,
+            None => self.read_rowids(block)?,
+        };
+        rowids.get(slot).copied().ok_or_else(|| {
+            let count = rowids.len();
+            let reason =
+                format!("slot {slot} of block {block} has a code, but {count} rows are there");
+            self.damaged("codes", reason)
+        })
+    }
+
+    fn high(&self, rows: &[Found], show: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
+        let width = self.plane_bytes();
+        let mut bytes = vec![0; width];
+        let Some(first) = rows.first() else {
+            return Ok(());
+        };
+        let mut blob = self.part("blocks", "high", first.block, 0)?;
+        let mut block = first.block;
+        for (at, found) in rows.iter().enumerate() {
+            if found.block != block {
+                blob.reopen(found.block).map_err(|err| self.missing("blocks", found.block, err))?;
+                block = found.block;
+            }
+            let end = (found.slot + 1) * width;
+            self.reaches("blocks", block, &blob, end)?;
+            blob.read(end - width, &mut bytes)?;
+            show(at, &bytes);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,467 @@
+//! The approximate index: what it promises it keeps, through random work, damage and rollbacks.
+#![allow(clippy::unwrap_used)]
+
+mod host;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rusqlite::{Connection, params};
+
+const DIMENSION: usize = 12;
+/// Where lists begin to pay in these tests: 64 rows.
+const WORTH: usize = 64 * 2 * DIMENSION;
+
+/// A unit vector near one of twenty directions, as a seed decides.
+fn vector(seed: i64) -> Vec<f32> {
+    let numbers = |seed: u64, scale: f32| {
+        let mut state = seed ^ 0x9E37_79B9_7F4A_7C15;
+        (0..DIMENSION)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040);
+                scale * ((state >> 40) as f32 / (1 << 23) as f32 - 1.0)
+            })
+            .collect::<Vec<f32>>()
+    };
+    let (own, centre) = (numbers(seed as u64, 0.4), numbers(seed as u64 % 20 + 1_000_003, 1.0));
+    let sum: Vec<f32> = own.iter().zip(centre).map(|(a, b)| a + b).collect();
+    let length = sum.iter().map(|it| it * it).sum::<f32>().sqrt();
+    sum.into_iter().map(|it| it / length).collect()
+}
+
+fn bytes(vector: &[f32]) -> Vec<u8> {
+    vector.iter().flat_map(|it| it.to_le_bytes()).collect()
+}
+
+fn made(connection: &Connection) {
+    connection
+        .execute_batch(&format!(
+            "CREATE VIRTUAL TABLE t USING dualpath(dimensions = {DIMENSION});
+             INSERT INTO t_config(key, value) VALUES ('worth', {WORTH})"
+        ))
+        .unwrap();
+}
+
+fn open(database: &Path) -> Connection {
+    host::loaded(Connection::open(database).unwrap())
+}
+
+fn insert(connection: &Connection, rows: impl Iterator<Item = i64>) {
+    let mut statement =
+        connection.prepare_cached("INSERT INTO t(rowid, embedding) VALUES (?1, ?2)").unwrap();
+    for row in rows {
+        statement.execute(params![row, bytes(&vector(row))]).unwrap();
+    }
+}
+
+fn filled(database: &Path, rows: i64) -> Connection {
+    let connection = open(database);
+    made(&connection);
+    let transaction = connection.unchecked_transaction().unwrap();
+    insert(&connection, 1..=rows);
+    transaction.commit().unwrap();
+    connection
+}
+
+fn number(connection: &Connection, sql: &str) -> i64 {
+    connection.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+fn check(connection: &Connection) -> String {
+    connection.query_row("SELECT dualpath_check('t')", [], |row| row.get(0)).unwrap()
+}
+
+fn nearest(connection: &Connection, to: &[f32], sql: &str) -> rusqlite::Result<Vec<i64>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_map([bytes(to)], |row| row.get(0))?.collect()
+}
+
+/// The slow twin: every row's distance, sorted.
+fn twin<'a>(rows: impl Iterator<Item = (i64, &'a Vec<f32>)>, to: &[f32]) -> Vec<i64> {
+    let distance = |row: &[f32]| {
+        1.0 - row.iter().zip(to).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+    };
+    let mut all: Vec<(f64, i64)> = rows.map(|(id, row)| (distance(row), id)).collect();
+    all.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    all.into_iter().map(|it| it.1).collect()
+}
+
+fn shared(found: &[i64], expected: &[i64]) -> usize {
+    expected.iter().filter(|it| found.contains(it)).count()
+}
+
+#[test]
+fn random_work_keeps_the_promised_recall() {
+    let (mut found, mut wanted, mut listed) = (0, 0, 0);
+    arbtest::arbtest(|random| {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("t.db");
+        let mut connection = filled(&database, 0);
+        let mut rows: BTreeMap<i64, Vec<f32>> = BTreeMap::new();
+        let mut saved = Vec::new();
+        let mut next = 1;
+        for _ in 0..random.int_in_range(1..=40)? {
+            let row = random.int_in_range(1..=next)?;
+            match random.int_in_range(0..=11)? {
+                0..=2 => {
+                    let many = random.int_in_range(1..=300)?;
+                    connection.execute_batch("SAVEPOINT bulk").unwrap();
+                    insert(&connection, next..next + many);
+                    connection.execute_batch("RELEASE bulk").unwrap();
+                    rows.extend((next..next + many).map(|it| (it, vector(it))));
+                    next += many;
+                }
+                3 => {
+                    let sql = "DELETE FROM t WHERE rowid BETWEEN ?1 AND ?1 + 60";
+                    connection.execute(sql, [row]).unwrap();
+                    rows.retain(|it, _| !(row..=row + 60).contains(it));
+                }
+                4 => {
+                    let content = vector(row + 7);
+                    let sql = "UPDATE t SET embedding = ?2 WHERE rowid = ?1";
+                    connection.execute(sql, params![row, bytes(&content)]).unwrap();
+                    rows.entry(row).and_modify(|it| *it = content);
+                }
+                5 => {
+                    connection.execute("UPDATE t SET rowid = ?2 WHERE rowid = ?1", [row, next]).unwrap();
+                    if let Some(content) = rows.remove(&row) {
+                        rows.insert(next, content);
+                    }
+                    next += 1;
+                }
+                6 => {
+                    connection.execute_batch("SAVEPOINT s").unwrap();
+                    saved.push(rows.clone());
+                }
+                7 => {
+                    if let Some(before) = saved.pop() {
+                        let back = random.arbitrary()?;
+                        let sql = if back { "ROLLBACK TO s; RELEASE s" } else { "RELEASE s" };
+                        connection.execute_batch(sql).unwrap();
+                        if back {
+                            rows = before;
+                        }
+                    }
+                }
+                8 => {
+                    let command = *random.choose(&["optimize", "rebuild", "integrity-check"])?;
+                    connection.execute("INSERT INTO t(t) VALUES (?1)", [command]).unwrap();
+                }
+                9 if saved.is_empty() => connection = open(&database),
+                _ => {
+                    let to = vector(random.int_in_range(0..=100_000)?);
+                    let expected = twin(rows.iter().map(|it| (*it.0, it.1)), &to);
+                    let expected = &expected[..expected.len().min(5)];
+                    let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 1 ORDER BY distance LIMIT 5";
+                    assert_eq!(nearest(&connection, &to, sql).unwrap(), expected);
+                    let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 0.9 ORDER BY distance LIMIT 5";
+                    let likely = nearest(&connection, &to, sql).unwrap();
+                    assert_eq!(likely.len(), expected.len());
+                    found += shared(&likely, expected);
+                    wanted += expected.len();
+                }
+            }
+        }
+        assert_eq!(check(&connection), "ok");
+        listed += number(&connection, "SELECT count(*) FROM t_config WHERE key = 'bits'");
+        let to = vector(7);
+        let expected = twin(rows.iter().map(|it| (*it.0, it.1)), &to);
+        let all = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 1 ORDER BY distance";
+        assert_eq!(nearest(&connection, &to, all).unwrap(), expected);
+        Ok(())
+    })
+    .budget_ms(8_000);
+    assert!(0 < listed && 9 * wanted <= 10 * found, "{found} of {wanted} found");
+}
+
+#[test]
+fn rows_go_into_lists_as_the_table_grows() {
+    let connection = host::memory();
+    made(&connection);
+    insert(&connection, 1..=63);
+    assert_eq!(number(&connection, "SELECT count(*) FROM t_config WHERE key = 'bits'"), 0);
+    insert(&connection, 64..=2_000);
+    connection.execute_batch("INSERT INTO t(t) VALUES ('optimize')").unwrap();
+    let lists = number(&connection, "SELECT count(*) FROM t_lists");
+    assert!((20..200).contains(&lists), "{lists}");
+    assert_eq!(number(&connection, "SELECT count(*) FROM t_blocks WHERE block < 1 << 30"), 0);
+    assert_eq!(number(&connection, "SELECT sum(count) FROM t_lists"), 2_000);
+    assert_eq!(check(&connection), "ok");
+    connection
+        .execute_batch("DELETE FROM t WHERE rowid > 100; INSERT INTO t(t) VALUES ('optimize')")
+        .unwrap();
+    assert!(number(&connection, "SELECT count(*) FROM t_lists") < lists / 2);
+    assert_eq!(check(&connection), "ok");
+    connection.execute_batch("DELETE FROM t").unwrap();
+    assert_eq!(
+        number(
+            &connection,
+            "SELECT (SELECT count(*) FROM t_codes) + (SELECT count(*) FROM t_blocks)"
+        ),
+        0
+    );
+    insert(&connection, 1..=500);
+    assert_eq!(check(&connection), "ok");
+    connection.execute_batch("ALTER TABLE t RENAME TO u; DROP TABLE u").unwrap();
+    assert_eq!(number(&connection, "SELECT count(*) FROM sqlite_schema"), 0);
+}
+
+#[test]
+fn a_rollback_takes_lists_back() {
+    let connection = host::memory();
+    made(&connection);
+    insert(&connection, 1..=40);
+    connection.execute_batch("BEGIN").unwrap();
+    insert(&connection, 41..=900);
+    connection
+        .execute_batch(
+            "INSERT INTO t(t) VALUES ('optimize'); SAVEPOINT s; DELETE FROM t WHERE rowid < 500",
+        )
+        .unwrap();
+    let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 ORDER BY distance LIMIT 1";
+    assert_ne!(nearest(&connection, &vector(77), sql).unwrap(), [77]);
+    connection.execute_batch("ROLLBACK TO s").unwrap();
+    assert_eq!(nearest(&connection, &vector(77), sql).unwrap(), [77]);
+    assert_eq!(check(&connection), "ok");
+    connection.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(number(&connection, "SELECT count(*) FROM sqlite_schema WHERE name = 't_codes'"), 0);
+    assert_eq!(number(&connection, "SELECT count(*) FROM t"), 40);
+    assert_eq!(nearest(&connection, &vector(7), sql).unwrap(), [7]);
+    assert_eq!(check(&connection), "ok");
+}
+
+#[test]
+fn another_connection_sees_each_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("t.db");
+    let writer = filled(&database, 1_000);
+    let reader = open(&database);
+    let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 ORDER BY distance LIMIT 1";
+    assert_eq!(nearest(&reader, &vector(500), sql).unwrap(), [500]);
+    writer.execute_batch("DELETE FROM t WHERE rowid = 500").unwrap();
+    assert_ne!(nearest(&reader, &vector(500), sql).unwrap(), [500]);
+    insert(&writer, 5_000..=5_003);
+    for row in 5_000..=5_003 {
+        assert_eq!(nearest(&reader, &vector(row), sql).unwrap(), [row]);
+    }
+    writer.execute_batch("INSERT INTO t(t) VALUES ('rebuild')").unwrap();
+    assert_eq!(nearest(&reader, &vector(5_002), sql).unwrap(), [5_002]);
+    writer.execute_batch("VACUUM").unwrap();
+    assert_eq!(nearest(&reader, &vector(5_001), sql).unwrap(), [5_001]);
+    assert_eq!(check(&reader), "ok");
+}
+
+#[test]
+fn filters_give_exactly_as_many_as_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let connection = filled(&folder.path().join("t.db"), 3_000);
+    let rows: Vec<(i64, Vec<f32>)> = (1..=3_000).map(|it| (it, vector(it))).collect();
+    for (filter, allowed) in [
+        (
+            "rowid IN (SELECT value FROM generate(10, 300))",
+            Box::new(|it: i64| it % 300 == 10) as Box<dyn Fn(i64) -> bool>,
+        ),
+        ("rowid IN (SELECT value FROM generate(1, 3))", Box::new(|it: i64| it % 3 == 1)),
+        ("rowid > 2700", Box::new(|it: i64| 2_700 < it)),
+        ("rowid BETWEEN 5 AND 9", Box::new(|it: i64| (5..=9).contains(&it))),
+    ] {
+        let filter = match filter.split_once("generate(") {
+            Some((_, part)) => {
+                let (rest, step) = part.trim_end_matches(')').split_once(", ").unwrap();
+                format!(
+                    "rowid IN (WITH g(v) AS (VALUES ({rest}) UNION ALL SELECT v + {step} FROM g WHERE v + {step} <= 3000) SELECT v FROM g)"
+                )
+            }
+            None => filter.to_owned(),
+        };
+        let (mut found, mut wanted) = (0, 0);
+        for seed in 0..40 {
+            let to = vector(seed * 31);
+            let expected =
+                twin(rows.iter().filter(|it| allowed(it.0)).map(|it| (it.0, &it.1)), &to);
+            let expected = &expected[..expected.len().min(20)];
+            let sql = format!(
+                "SELECT rowid FROM t WHERE embedding MATCH ?1 AND {filter} ORDER BY distance LIMIT 20"
+            );
+            let likely = nearest(&connection, &to, &sql).unwrap();
+            assert_eq!(likely.len(), expected.len(), "{filter}");
+            assert!(likely.iter().all(|it| allowed(*it)));
+            found += shared(&likely, expected);
+            wanted += expected.len();
+        }
+        assert!(95 * wanted <= 100 * found, "{filter}: {found} of {wanted}");
+    }
+}
+
+#[test]
+fn distances_rise_as_long_as_rows_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let connection = filled(&folder.path().join("t.db"), 4_000);
+    let mut statement = connection
+        .prepare("SELECT rowid, distance FROM t WHERE embedding MATCH ?1 ORDER BY distance")
+        .unwrap();
+    let rows = statement.query_map([bytes(&vector(9))], |row| Ok((row.get(0)?, row.get(1)?)));
+    let rows: Vec<(i64, f64)> = rows.unwrap().map(Result::unwrap).collect();
+    assert!(rows.is_sorted_by(|a, b| a.1 <= b.1));
+    let mut rowids: Vec<i64> = rows.iter().map(|it| it.0).collect();
+    rowids.sort_unstable();
+    rowids.dedup();
+    // A few of the first page may be missing, and no other.
+    assert!((3_990..=4_000).contains(&rowids.len()), "{}", rowids.len());
+    let sql = "SELECT count(*) FROM t WHERE embedding MATCH ?1";
+    assert_eq!(nearest(&connection, &vector(9), sql).unwrap(), [4_000]);
+    let within =
+        "SELECT rowid FROM t WHERE embedding MATCH ?1 AND distance < 0.05 ORDER BY distance";
+    let found = nearest(&connection, &vector(9), within).unwrap();
+    let exact =
+        nearest(&connection, &vector(9), &within.replace("AND", "AND recall = 1 AND")).unwrap();
+    assert!(95 * exact.len() <= 100 * shared(&found, &exact) && found.len() <= exact.len());
+}
+
+#[test]
+fn the_same_vector_a_thousand_times_stays_in_bounds() {
+    let connection = host::memory();
+    made(&connection);
+    let transaction = connection.unchecked_transaction().unwrap();
+    for row in 1..=3_000 {
+        let content = vector(if row % 3 == 0 { row } else { 1 });
+        connection
+            .execute(
+                "INSERT INTO t(rowid, embedding) VALUES (?1, ?2)",
+                params![row, bytes(&content)],
+            )
+            .unwrap();
+    }
+    transaction.commit().unwrap();
+    connection.execute_batch("INSERT INTO t(t) VALUES ('optimize')").unwrap();
+    assert!(number(&connection, "SELECT max(count) FROM t_lists") <= 2 * 54);
+    let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 ORDER BY distance LIMIT 1";
+    assert_eq!(nearest(&connection, &vector(300), sql).unwrap(), [300]);
+    assert_eq!(check(&connection), "ok");
+}
+
+/// Each damage, and what the check says of it.
+const DAMAGES: &[(&str, &str)] = &[
+    ("DELETE FROM t_lists WHERE list = 3", "is in list 3, which is missing"),
+    ("UPDATE t_lists SET count = 9999 WHERE list = 3", "list 3 counts"),
+    ("UPDATE t_lists SET count = -1 WHERE list = 3", "list 3 counts"),
+    ("UPDATE t_lists SET count = 'x' WHERE list = 3", "list 3 counts"),
+    ("UPDATE t_lists SET spread = -1 WHERE list = 3", "the spread of list 3"),
+    ("UPDATE t_lists SET spread = 'x' WHERE list = 3", "the spread of list 3"),
+    ("UPDATE t_lists SET centre = x'0000' WHERE list = 3", "the centre of list 3"),
+    ("UPDATE t_lists SET centre = 7 WHERE list = 3", "the centre of list 3"),
+    (
+        "UPDATE t_lists SET centre = CAST(replace(hex(zeroblob(12)), '00', x'ffff') AS BLOB) WHERE list = 3",
+        "the centre of list 3",
+    ),
+    ("UPDATE t_lists SET centre = zeroblob(length(centre)) WHERE list = 3", "the codes of block"),
+    ("DELETE FROM t_lists", "which is missing"),
+    ("UPDATE t_codes SET codes = x''", "the codes of block"),
+    ("UPDATE t_codes SET codes = zeroblob(length(codes))", "the codes of block"),
+    ("UPDATE t_codes SET codes = zeroblob(1 + length(codes))", "the codes of block"),
+    ("UPDATE t_codes SET codes = 'x'", "the codes of block"),
+    (
+        "UPDATE t_codes SET codes = CAST(replace(hex(zeroblob(length(codes) / 2)), '00', x'ff7f') AS BLOB)",
+        "the codes of block",
+    ),
+    ("DELETE FROM t_codes", "the codes of block"),
+    ("INSERT INTO t_codes(block, codes) VALUES ((1 << 30) + 999999, x'00')", "have no block"),
+    ("DELETE FROM t_blocks WHERE block > 1 << 30", "has no block"),
+    ("UPDATE t_blocks SET count = count - 1 WHERE block > 1 << 30", "is in no block"),
+    ("UPDATE t_config SET value = 9 WHERE key = 'bits'", "'bits' is 9"),
+    ("UPDATE t_config SET value = 1 WHERE key = 'bits'", "the codes of block"),
+    ("DELETE FROM t_config WHERE key = 'bits'", "'bits' is 0"),
+];
+
+#[test]
+fn damage_is_found_harms_nobody_and_is_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    let sound = folder.path().join("sound.db");
+    filled(&sound, 600).execute_batch("INSERT INTO t(t) VALUES ('optimize')").unwrap();
+    for (at, (damage, words)) in DAMAGES.iter().enumerate() {
+        let database = folder.path().join(format!("{at}.db"));
+        std::fs::copy(&sound, &database).unwrap();
+        Connection::open(&database).unwrap().execute_batch(damage).unwrap();
+        let connection = open(&database);
+        let findings = check(&connection);
+        assert!(findings.contains(words), "{damage}: {findings}");
+        for limit in ["LIMIT 3", "LIMIT -1"] {
+            let sql =
+                format!("SELECT rowid FROM t WHERE embedding MATCH ?1 ORDER BY distance {limit}");
+            if let Err(err) = nearest(&connection, &vector(5), &sql) {
+                assert!(err.to_string().contains("is damaged"), "{damage}: {err}");
+            }
+        }
+        for sql in [
+            "DELETE FROM t WHERE rowid = 5",
+            "UPDATE t SET embedding = (SELECT embedding FROM t WHERE rowid = 9) WHERE rowid = 6",
+            "INSERT INTO t(rowid, embedding) SELECT rowid + 1000, embedding FROM t",
+            "INSERT INTO t(t) VALUES ('optimize')",
+        ] {
+            if let Err(err) = connection.execute_batch(sql) {
+                assert!(err.to_string().contains("is damaged"), "{damage}: {sql}: {err}");
+            }
+            check(&connection);
+        }
+        // What is left of the vectors is whole again.
+        if !damage.contains("t_blocks") {
+            std::fs::copy(&sound, &database).unwrap();
+            let connection = open(&database);
+            connection.execute_batch(damage).unwrap();
+            connection.execute_batch("INSERT INTO t(t) VALUES ('rebuild')").unwrap();
+            assert_eq!(check(&connection), "ok", "{damage}");
+            assert_eq!(number(&connection, "SELECT count(*) FROM t"), 600);
+        }
+    }
+}
+
+#[test]
+fn flipped_bytes_never_abort() {
+    let folder = tempfile::tempdir().unwrap();
+    let sound = folder.path().join("sound.db");
+    filled(&sound, 400).execute_batch("INSERT INTO t(t) VALUES ('optimize')").unwrap();
+    let file = std::fs::read(&sound).unwrap();
+    let database = folder.path().join("flipped.db");
+    for seed in 0..100 {
+        let mut flipped = file.clone();
+        for at in 0..8 {
+            let place = vector(seed * 8 + at)[0].to_bits() as usize;
+            // The first page is the schema: without it no statement could be prepared.
+            let place = 4096 + place % (flipped.len() - 4096);
+            flipped[place] ^= 1 << (seed % 8);
+        }
+        std::fs::write(&database, flipped).unwrap();
+        let connection = open(&database);
+        for seed in 0..5 {
+            let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 ORDER BY distance LIMIT 5";
+            let _ = nearest(&connection, &vector(seed), sql);
+        }
+        for sql in [
+            "SELECT dualpath_check('t')",
+            "DELETE FROM t WHERE rowid % 3 = 0",
+            "INSERT INTO t(t) VALUES ('optimize')",
+            "INSERT INTO t(t) VALUES ('rebuild')",
+        ] {
+            // Either is right; what counts is that the process lives and the connection answers.
+            let _ = connection.execute_batch(sql);
+        }
+        assert_eq!(number(&connection, "SELECT 1"), 1);
+    }
+}
+
+#[test]
+fn a_recall_out_of_range_is_refused() {
+    let connection = host::memory();
+    made(&connection);
+    insert(&connection, 1..=3);
+    for recall in ["2", "0", "-0.5", "'high'", "9e999"] {
+        let sql =
+            format!("SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = {recall} LIMIT 1");
+        let refused = host::message(nearest(&connection, &vector(1), &sql));
+        assert!(refused.contains("above 0 and up to 1"), "{refused}");
+    }
+    let sql = "SELECT recall FROM t WHERE embedding MATCH ?1 AND recall = 0.5 LIMIT 1";
+    let mut statement = connection.prepare(sql).unwrap();
+    let recall: f64 = statement.query_row([bytes(&vector(1))], |row| row.get(0)).unwrap();
+    assert_eq!(recall, 0.5);
+}
