@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 const BYTES_A_PIXEL: u64 = 4 * 4 + 4 + 3;
 
 /// Whether the bytes begin like such a file (ISO 23008-12, section 10.2): its brands name HEVC.
+#[allow(clippy::big_endian_bytes)] // as the standard has it
 pub(super) fn is(bytes: &[u8]) -> bool {
     const BRANDS: [&[u8]; 6] = [b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"];
     let Some((head, _)) = bytes.split_first_chunk::<8>() else { return false };

@@ -194,7 +194,7 @@ impl Coder {
 
     /// Adds a block to those to be scanned; false where its bytes make no groups.
     pub fn load(&self, coded: &mut Coded, block: i64, groups: &[u8]) -> bool {
-        if groups.is_empty() || groups.len() % self.group_bytes() != 0 {
+        if groups.is_empty() || !groups.len().is_multiple_of(self.group_bytes()) {
             return false;
         }
         for (at, group) in groups.chunks_exact(self.group_bytes()).enumerate() {
