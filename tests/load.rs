@@ -39,6 +39,7 @@ fn the_surface_is_documented() {
             "dualpath_debug",
             "dualpath_progress",
             "dualpath_runtime",
+            "dualpath_status",
             "dualpath_sync",
             "dualpath_triggers",
             "dualpath_version",
