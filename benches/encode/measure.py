@@ -80,7 +80,7 @@ def by_turns(line, library):
 
 
 def child(arguments, line, cores):
-    command = [sys.executable, __file__, "--library", arguments.library, "--line", line]
+    command = [sys.executable, __file__, "--extension", arguments.extension, "--line", line]
     command = ["taskset", "-c", cores, *command]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -92,12 +92,12 @@ def machine():
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--library", required=True)
+    parser.add_argument("--extension", required=True)
     parser.add_argument("--line")
     arguments = parser.parse_args()
-    arguments.library = os.path.abspath(arguments.library)
+    arguments.extension = os.path.abspath(arguments.extension)
     if arguments.line:
-        print(json.dumps(by_turns(arguments.line, arguments.library)))
+        print(json.dumps(by_turns(arguments.line, arguments.extension)))
         return
     bindings = {"all cores": f"0-{os.cpu_count() - 1}", "one core": "0"}
     lines = [(line, cores) for cores in bindings for line in (*SIZES, TEXT)]

@@ -69,7 +69,7 @@ def prepared(arguments):
     if not os.path.exists(folder + "/truth.npy"):
         os.makedirs(folder, exist_ok=True)
         if arguments.sentences:
-            rows, queries = sentences(arguments.sentences, arguments.library)
+            rows, queries = sentences(arguments.sentences, arguments.extension)
         else:
             rows, queries = synthetic(arguments.rows, arguments.dimension)
         near = np.concatenate([queries @ rows[it : it + BLOCK].T for it in range(0, len(rows), BLOCK)], 1)
@@ -178,7 +178,7 @@ def query(peer, arguments):
 
 def child(arguments, phase, peer, database, data):
     command = [sys.executable, __file__, "--phase", phase, "--only", peer, "--database", database]
-    command += ["--library", arguments.library, "--data", data, "--cache", arguments.cache]
+    command += ["--extension", arguments.extension, "--data", data, "--cache", arguments.cache]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode != 0:
         raise SystemExit(f"{peer}: {run.stderr}")
@@ -204,16 +204,16 @@ def main():
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--sentences", help="the folder that holds flickr8k/: its sentences as rows, photographs as queries")
     parser.add_argument("--only", default=",".join(it for it in PEERS if it not in SLOW))
-    parser.add_argument("--library", required=True)
+    parser.add_argument("--extension", required=True)
     parser.add_argument("--cache", required=True)
     parser.add_argument("--phase", choices=["build", "query"])
     parser.add_argument("--database")
     parser.add_argument("--data")
     arguments = parser.parse_args()
-    arguments.library = os.path.abspath(arguments.library)
+    arguments.extension = os.path.abspath(arguments.extension)
     if arguments.phase:
         phase = build if arguments.phase == "build" else query
-        print(json.dumps(phase(PEERS[arguments.only](arguments.library), arguments)))
+        print(json.dumps(phase(PEERS[arguments.only](arguments.extension), arguments)))
         return
     data = prepared(arguments)
     shape = np.load(data + "/rows.npy", mmap_mode="r").shape
