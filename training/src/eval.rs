@@ -44,6 +44,13 @@ impl Report {
     }
 }
 
+impl Recall {
+    /// R@1, 5 and 10 in hundredths of a percent, as a manifest states them.
+    pub fn rounded(&self) -> [f64; 3] {
+        [self.at_1, self.at_5, self.at_10].map(|it| (it * 100.0).round() / 100.0)
+    }
+}
+
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (t, i) = (&self.text_to_image, &self.image_to_text);

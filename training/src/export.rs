@@ -14,7 +14,7 @@ use crate::checkpoint;
 use crate::config::Run;
 use crate::data::{self, Split};
 use crate::encode;
-use crate::eval::{self, Embedded};
+use crate::eval::Embedded;
 use crate::fit::{BEST, QUERYBANK};
 use crate::net::{self, Layer, Side, text};
 use crate::onnx::{self, Input, Precision};
@@ -52,8 +52,6 @@ pub fn export(
         precision,
         values,
     );
-    let recall =
-        |it: &eval::Recall| [it.at_1, it.at_5, it.at_10].map(|it| (it * 100.0).round() / 100.0);
     let val = prepared.split(Split::Val);
     let sentences: usize = val.iter().map(|it| it.sentences.len()).sum();
     let files = [(IMAGE_GRAPH, &image), (TEXT_GRAPH, &text), (TOKENIZER, &prepared.tokenizer)];
@@ -70,8 +68,8 @@ pub fn export(
         notice: run.data.notice.clone(),
         recall: Some(Recall {
             data: format!("{} validation, {} pictures, {sentences} sentences", run.name, val.len()),
-            text_to_image: recall(&report.text_to_image),
-            image_to_text: recall(&report.image_to_text),
+            text_to_image: report.text_to_image.rounded(),
+            image_to_text: report.image_to_text.rounded(),
         }),
     };
     std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;

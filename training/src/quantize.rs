@@ -20,7 +20,6 @@ use dualpath::model::{
 
 use crate::config::Run;
 use crate::data::Split;
-use crate::eval;
 use crate::prepare::Prepared;
 use crate::served;
 
@@ -87,11 +86,9 @@ pub fn quantize(
     write(MANIFEST, &serde_json::to_vec_pretty(&manifest)?)?;
     // What it became can be measured only where it can be loaded.
     let after = served::embedded(&*encoder::load("after", to)?, &val)?.ranks().report();
-    let rounded =
-        |it: &eval::Recall| [it.at_1, it.at_5, it.at_10].map(|it| (it * 100.0).round() / 100.0);
     manifest.recall = manifest.recall.map(|it| Recall {
-        text_to_image: rounded(&after.text_to_image),
-        image_to_text: rounded(&after.image_to_text),
+        text_to_image: after.text_to_image.rounded(),
+        image_to_text: after.image_to_text.rounded(),
         ..it
     });
     write(MANIFEST, &serde_json::to_vec_pretty(&manifest)?)?;

@@ -97,8 +97,7 @@ fn over<T>(
 ) -> Result<Ranges> {
     let refused = |err: ort::Error| anyhow!("ONNX Runtime: {err}");
     let environment = encoder::environment()?;
-    let builder = Session::builder(environment).map_err(refused)?;
-    let mut builder = builder.with_intra_threads(2).map_err(|it| refused(it.into()))?;
+    let mut builder = Session::builder(environment).map_err(refused)?;
     let mut session = builder.commit_from_memory(&watched.graph).map_err(refused)?;
     let mut ranges = Ranges::new();
     for batch in items.chunks(BATCH) {
