@@ -5,9 +5,6 @@ use image::{RgbImage, RgbaImage};
 
 use crate::error::{Error, Result};
 
-/// Bytes a pixel that decoding takes at most: four planes of four bytes, and what becomes of them.
-const BYTES_A_PIXEL: u64 = 4 * 4 + 4 + 3;
-
 /// Whether the bytes begin like such a file (ISO 23008-12, section 10.2): its brands name HEVC.
 #[allow(clippy::big_endian_bytes)] // as the standard has it
 pub(super) fn is(bytes: &[u8]) -> bool {
@@ -19,12 +16,21 @@ pub(super) fn is(bytes: &[u8]) -> bool {
     &kind == b"ftyp" && brands.chunks_exact(4).any(|it| BRANDS.contains(&it))
 }
 
-/// Width, height and the bytes that decoding takes at most, without decoding.
+/// Width, height and about the bytes that decoding takes, without decoding.
 pub(super) fn size(bytes: &[u8]) -> Result<(u32, u32, u64)> {
     let info = heic_decoder::probe(bytes).map_err(refused)?;
     let side = |it: usize| u32::try_from(it).unwrap_or(u32::MAX);
     let coded = u64::from(side(info.coded_width)) * u64::from(side(info.coded_height));
-    Ok((side(info.width), side(info.height), coded.saturating_mul(BYTES_A_PIXEL)))
+    // A sample takes four bytes, and colours have fewer samples than pixels by these formats.
+    let planes = match info.chroma_format_idc {
+        0 => 4,
+        1 => 6,
+        2 => 8,
+        _ => 12,
+    };
+    // Opacity has a plane of its own, and RGBA comes before RGB.
+    let opacity = if info.alpha_bit_depth.is_some() { 4 + 4 } else { 0 };
+    Ok((side(info.width), side(info.height), coded.saturating_mul(planes + opacity + 3)))
 }
 
 /// The picture, upright, transparent parts on white.

@@ -178,6 +178,16 @@ fn write_exif(mut encoder: impl ImageEncoder, picture: &RgbImage, orientation: u
     encoder.write_image(picture, width, height, image::ExtendedColorType::Rgb8).unwrap();
 }
 
+/// 48 megapixels, which telephones take, fit into what a decoder may take.
+#[test]
+#[cfg(feature = "heic")]
+fn heic_takes_nine_bytes_a_pixel() {
+    let bytes = include_bytes!("../../tests/pictures/quadrants.heic");
+    // It is coded as 64 x 64, of which the container shows a part.
+    assert_eq!(heic::size(bytes).unwrap(), (48, 32, 64 * 64 * 9));
+    const { assert!(8064 * 6048 * 9 <= MOST_DECODER_BYTES) };
+}
+
 #[test]
 fn what_is_no_picture() {
     assert!(message(b"").starts_with("the picture cannot be read: the blob is empty (JPEG, PNG"));
