@@ -128,6 +128,14 @@ fn answers_have_forms_and_statuses() {
 }
 
 #[test]
+fn what_telephones_write_is_indexed() {
+    let folder = folder(1);
+    let heic = include_bytes!("../../tests/pictures/quadrants.heic");
+    std::fs::write(folder.path().join("IMG_0001.HEIC"), heic).unwrap();
+    assert_eq!(json(&["index", "--json"], folder.path())["encoded"], 2);
+}
+
+#[test]
 fn broken_pictures_are_listed_and_left_out() {
     let folder = folder(3);
     let at = folder.path();
