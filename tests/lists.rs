@@ -6,6 +6,7 @@ mod host;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use host::{bytes, check, nearest, open};
 use rusqlite::{Connection, params};
 
 const DIMENSION: usize = 12;
@@ -29,10 +30,6 @@ fn vector(seed: i64) -> Vec<f32> {
     sum.into_iter().map(|it| it / length).collect()
 }
 
-fn bytes(vector: &[f32]) -> Vec<u8> {
-    vector.iter().flat_map(|it| it.to_le_bytes()).collect()
-}
-
 fn made(connection: &Connection) {
     connection
         .execute_batch(&format!(
@@ -40,10 +37,6 @@ fn made(connection: &Connection) {
              INSERT INTO t_config(key, value) VALUES ('worth', {WORTH})"
         ))
         .unwrap();
-}
-
-fn open(database: &Path) -> Connection {
-    host::loaded(Connection::open(database).unwrap())
 }
 
 fn insert(connection: &Connection, rows: impl Iterator<Item = i64>) {
@@ -65,15 +58,6 @@ fn filled(database: &Path, rows: i64) -> Connection {
 
 fn number(connection: &Connection, sql: &str) -> i64 {
     connection.query_row(sql, [], |row| row.get(0)).unwrap()
-}
-
-fn check(connection: &Connection) -> String {
-    connection.query_row("SELECT dualpath_check('t')", [], |row| row.get(0)).unwrap()
-}
-
-fn nearest(connection: &Connection, to: &[f32], sql: &str) -> rusqlite::Result<Vec<i64>> {
-    let mut statement = connection.prepare_cached(sql)?;
-    statement.query_map([bytes(to)], |row| row.get(0))?.collect()
 }
 
 /// The slow twin: every row's distance, sorted.
@@ -420,21 +404,10 @@ fn flipped_bytes_never_abort() {
     let folder = tempfile::tempdir().unwrap();
     let sound = folder.path().join("sound.db");
     filled(&sound, 400).execute_batch("INSERT INTO t(t) VALUES ('optimize')").unwrap();
-    let file = std::fs::read(&sound).unwrap();
-    let database = folder.path().join("flipped.db");
-    for seed in 0..100 {
-        let mut flipped = file.clone();
-        for at in 0..8 {
-            let place = vector(seed * 8 + at)[0].to_bits() as usize;
-            // The first page is the schema: without it no statement could be prepared.
-            let place = 4096 + place % (flipped.len() - 4096);
-            flipped[place] ^= 1 << (seed % 8);
-        }
-        std::fs::write(&database, flipped).unwrap();
-        let connection = open(&database);
+    host::flipped(&sound, 100, |connection| {
         for seed in 0..5 {
             let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 ORDER BY distance LIMIT 5";
-            let _ = nearest(&connection, &vector(seed), sql);
+            let _ = nearest(connection, &vector(seed), sql);
         }
         for sql in [
             "SELECT dualpath_check('t')",
@@ -445,8 +418,8 @@ fn flipped_bytes_never_abort() {
             // Either is right; what counts is that the process lives and the connection answers.
             let _ = connection.execute_batch(sql);
         }
-        assert_eq!(number(&connection, "SELECT 1"), 1);
-    }
+        assert_eq!(number(connection, "SELECT 1"), 1);
+    });
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use host::{bytes, check, nearest, open};
 use rusqlite::{Connection, OpenFlags, params};
 
 const DIMENSION: usize = 8;
@@ -23,14 +24,6 @@ fn vector(seed: i64) -> Vec<f32> {
         .collect();
     let length = numbers.iter().map(|it| it * it).sum::<f32>().sqrt();
     numbers.into_iter().map(|it| it / length).collect()
-}
-
-fn bytes(vector: &[f32]) -> Vec<u8> {
-    vector.iter().flat_map(|it| it.to_le_bytes()).collect()
-}
-
-fn open(database: &Path) -> Connection {
-    host::loaded(Connection::open(database).unwrap())
 }
 
 fn filled(database: &Path, rows: i64) -> Connection {
@@ -52,18 +45,8 @@ fn insert(connection: &Connection, rows: impl Iterator<Item = i64>) -> rusqlite:
     transaction.commit()
 }
 
-fn check(connection: &Connection) -> String {
-    connection.query_row("SELECT dualpath_check('t')", [], |row| row.get(0)).unwrap()
-}
-
 fn count(connection: &Connection) -> i64 {
     connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
-}
-
-fn nearest(connection: &Connection, to: &[f32], sql: &str) -> rusqlite::Result<Vec<i64>> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map([bytes(to)], |row| row.get(0))?;
-    rows.collect()
 }
 
 /// The slow twin: every row's distance, sorted.
@@ -251,18 +234,7 @@ fn flipped_bytes_never_abort() {
     let folder = tempfile::tempdir().unwrap();
     let sound = folder.path().join("sound.db");
     drop(filled(&sound, 300));
-    let file = std::fs::read(&sound).unwrap();
-    let database = folder.path().join("flipped.db");
-    for seed in 0..150 {
-        let mut flipped = file.clone();
-        for at in 0..8 {
-            let place = vector(seed * 8 + at)[0].to_bits() as usize;
-            // The first page is the schema: without it no statement could be prepared.
-            let place = 4096 + place % (flipped.len() - 4096);
-            flipped[place] ^= 1 << (seed % 8);
-        }
-        std::fs::write(&database, flipped).unwrap();
-        let connection = open(&database);
+    host::flipped(&sound, 150, |connection| {
         for sql in [
             "SELECT dualpath_check('t')",
             "SELECT count(*), sum(length(embedding)) FROM t",
@@ -275,7 +247,7 @@ fn flipped_bytes_never_abort() {
         }
         let alive: i64 = connection.query_row("SELECT 1", [], |row| row.get(0)).unwrap();
         assert_eq!(alive, 1);
-    }
+    });
 }
 
 #[test]

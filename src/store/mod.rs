@@ -244,8 +244,16 @@ impl Store {
         let sql = "SELECT rowid FROM {rows} WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid LIMIT ?3";
         let arguments = [first, last, count as i64].map(Value::Integer);
         let mut rowids = Vec::new();
+        let mut least = first;
         self.each(sql, &arguments, |row| {
-            rowids.push(integer(row, 0)?);
+            let rowid = integer(row, 0)?;
+            // A damaged b-tree may go in circles, and whoever reads on would never come to its end.
+            if rowid < least || rowid > last {
+                let reason = format!("rowid {rowid} where {least} to {last} are expected");
+                return Err(self.damaged("rows", reason));
+            }
+            rowids.push(rowid);
+            least = rowid.saturating_add(1);
             Ok(())
         })?;
         Ok(rowids)
