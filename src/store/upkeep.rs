@@ -18,7 +18,7 @@ use crate::index::plane::{self, BYTES};
 use crate::index::{List, cluster};
 use crate::sqlite::Value;
 
-/// High planes of this many bytes are searched exactly in about three milliseconds, at the 38 ms that
+/// High planes of this many bytes are searched exactly in about three milliseconds, at the 33 ms that
 /// `benches/record` has for 98 MiB.
 const WORTH_BYTES: usize = 8 * 1024 * 1024;
 /// High planes of rows in no list, which every search reads.
