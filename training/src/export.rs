@@ -16,6 +16,7 @@ use crate::data::{self, Split};
 use crate::encode;
 use crate::eval::Embedded;
 use crate::fit::{BEST, QUERYBANK};
+use crate::folder;
 use crate::net::{self, Layer, Side, text};
 use crate::onnx::{self, Input, Precision};
 use crate::prepare::Prepared;
@@ -53,7 +54,6 @@ pub fn export(
         values,
     );
     let val = prepared.split(Split::Val);
-    let sentences: usize = val.iter().map(|it| it.sentences.len()).sum();
     let files = [(IMAGE_GRAPH, &image), (TEXT_GRAPH, &text), (TOKENIZER, &prepared.tokenizer)];
     let manifest = Manifest {
         format: FORMAT,
@@ -67,7 +67,7 @@ pub fn export(
             .collect::<BTreeMap<_, _>>(),
         notice: run.data.notice.clone(),
         recall: Some(Recall {
-            data: format!("{} validation, {} pictures, {sentences} sentences", run.name, val.len()),
+            data: folder::measured_on(&run.name, &val),
             text_to_image: report.text_to_image.rounded(),
             image_to_text: report.image_to_text.rounded(),
         }),

@@ -25,6 +25,8 @@ mod protobuf;
 pub mod export;
 pub mod querybank;
 pub mod served;
+mod folder;
+pub mod join;
 pub mod quantize;
 
 mod curves;

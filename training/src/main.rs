@@ -10,7 +10,7 @@ use training::config::Run;
 use training::data::Split;
 use training::export::{self, Trained};
 use training::prepare::{self, Prepared};
-use training::{device, fit, onnx, quantize, report, served};
+use training::{device, fit, join, onnx, quantize, report, served};
 
 /// Trains the encoder pair that dualpath runs: prepare, fit, eval, export, in that order.
 ///
@@ -57,6 +57,13 @@ Examples:
   train export training/runs/dualpath-quick.toml --data DATA --to models/mine
   train export training/runs/paper-flickr30k.toml --data DATA --to models/paper --placements 32 --precision full";
 
+const JOIN: &str = "\
+Example, two runs that differ in their seed, and what they say together:
+  train fit    training/runs/flickr8k-mobile.toml --data DATA --set name=one
+  train fit    training/runs/flickr8k-mobile.toml --data DATA --set name=two --set seed=2
+  train export training/runs/flickr8k-mobile.toml --data DATA --set name=one --to models/one
+  train export training/runs/flickr8k-mobile.toml --data DATA --set name=two --to models/two
+  train join   training/runs/flickr8k-mobile.toml --data DATA --model models/one --model models/two --to models/both";
 const QUANTIZE: &str = "\
 Examples:
   train quantize training/runs/dualpath-quick.toml --data DATA --model models/mine --to models/mine-int8
@@ -142,6 +149,21 @@ enum Verb {
         /// the slots there are, each at the cost of one.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
         placements: u16,
+    },
+    /// Writes a model folder whose embedding is what those of several models say together.
+    ///
+    /// They must be of the same pictures, words and preprocessing, and not quantized. Encoding takes as long
+    /// as theirs does, except for layers that they have in common. Recall of each and of all is printed.
+    #[command(after_long_help = JOIN)]
+    Join {
+        #[command(flatten)]
+        place: Place,
+        /// A folder to read, of `train export`; given several times.
+        #[arg(long = "model", required = true)]
+        models: Vec<PathBuf>,
+        /// The folder to write.
+        #[arg(long)]
+        to: PathBuf,
     },
     /// Writes a model folder whose convolutions are computed in int8.
     ///
@@ -245,6 +267,11 @@ fn main() -> Result<()> {
             let run = place.run()?;
             let out = place.out.join(&run.name);
             export::export(&run, &out, &to, precision, placements.into(), device)
+        }
+        Verb::Join { place, models, to } => {
+            let run = place.run()?;
+            let out = place.out.join(&run.name);
+            join::join(&run, &out, &models, &to)
         }
         Verb::Quantize { place, model, to, graphs, pictures } => {
             let run = place.run()?;

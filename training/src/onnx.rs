@@ -31,6 +31,8 @@ pub enum Input<'a> {
     Pixels(&'a [i64]),
     /// int64
     Tokens(i64),
+    /// float32: what other graphs gave out.
+    Row(i64),
 }
 
 /// The file's bytes. `numbers` gives a parameter's values by name, row by row.
@@ -48,6 +50,7 @@ pub fn write(
             let slots = if net::ignores_padding(path) { ANY } else { length };
             ("tokens", INT64, vec![slots], Some(length))
         }
+        Input::Row(wide) => ("row", FLOAT, vec![wide], None),
     };
     let graph = Graph::default();
     let mut writer = Writer { graph, precision, numbers: &numbers, words: None, length };

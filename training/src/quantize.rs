@@ -7,19 +7,19 @@
 
 mod graph;
 mod ranges;
+mod storage;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use dualpath::encoder;
-use dualpath::model::{
-    Graph as Stored, IMAGE_GRAPH, MANIFEST, Model, Recall, TEXT_GRAPH, TOKENIZER, sha256,
-};
+use dualpath::model::{IMAGE_GRAPH, Model, TEXT_GRAPH, TOKENIZER};
 
 use crate::config::Run;
 use crate::data::Split;
+use crate::folder::{self, own};
 use crate::prepare::Prepared;
 use crate::served;
 
@@ -73,39 +73,7 @@ pub fn quantize(
         }
     };
     let tokenizer = std::fs::read(from.join(TOKENIZER))?;
-    let mut manifest = model.manifest;
-    std::fs::create_dir_all(to).with_context(|| format!("creating {}", to.display()))?;
-    let write = |name: &str, bytes: &[u8]| {
-        let file = to.join(name);
-        std::fs::write(&file, bytes).with_context(|| format!("writing {}", file.display()))
-    };
-    for (name, bytes) in [(IMAGE_GRAPH, &image), (TEXT_GRAPH, &text), (TOKENIZER, &tokenizer)] {
-        write(name, bytes)?;
-        manifest.files.insert(name.to_owned(), sha256(bytes));
-    }
-    write(MANIFEST, &serde_json::to_vec_pretty(&manifest)?)?;
-    // What it became can be measured only where it can be loaded.
-    let after = served::embedded(&*encoder::load("after", to)?, &val)?.ranks().report();
-    manifest.recall = manifest.recall.map(|it| Recall {
-        text_to_image: after.text_to_image.rounded(),
-        image_to_text: after.image_to_text.rounded(),
-        ..it
-    });
-    write(MANIFEST, &serde_json::to_vec_pretty(&manifest)?)?;
-    println!("before: {before}\nafter:  {after}");
-    let total = image.len() + text.len() + tokenizer.len();
-    println!(
-        "wrote {} ({:.1} MB), calibrated on {} pictures",
-        to.display(),
-        total as f64 / 1e6,
-        training.len()
-    );
+    let after = folder::write(to, model.manifest, [&image, &text, &tokenizer], &val)?;
+    println!("calibrated on {} pictures\nbefore: {before}\nafter:  {after}", training.len());
     Ok(())
-}
-
-fn own<'a>(graph: &'a Stored, folder: &Path) -> Result<&'a [u8]> {
-    match graph {
-        Stored::Bytes(bytes) => Ok(bytes),
-        Stored::File(_) => bail!("{} is no folder of `train export`", folder.display()),
-    }
 }

@@ -30,12 +30,23 @@ pub fn compute(
     for (side, own, others) in banks {
         let served = run.served(Vec::new(), side);
         let Some(Layer::Querybank(bank)) = served.last() else { continue };
-        let (prototypes, shares) = prototypes(others, bank.prototypes, run.seed)?;
-        let near = nearness(bank, own, &prototypes, &shares);
-        weights.assign(&format!("{}.weight", bank.name), &prototypes)?;
-        weights.assign(&format!("{}.bias", bank.name), &(shares - near.mean(Kind::Float)))?;
+        fill(bank, own, others, run.seed, weights)?;
     }
     Ok(())
+}
+
+/// Computes one querybank, from its own path's rows (N, D) and the other path's (M, D).
+pub fn fill(
+    bank: &Querybank,
+    own: &Tensor,
+    others: &Tensor,
+    seed: i64,
+    weights: &mut Parameters,
+) -> Result<()> {
+    let (prototypes, shares) = prototypes(others, bank.prototypes, seed)?;
+    let near = nearness(bank, own, &prototypes, &shares);
+    weights.assign(&format!("{}.weight", bank.name), &prototypes)?;
+    weights.assign(&format!("{}.bias", bank.name), &(shares - near.mean(Kind::Float)))
 }
 
 /// sharpness * h of each row of `own`.

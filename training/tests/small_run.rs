@@ -286,6 +286,51 @@ fn the_papers_losses_and_schedule_train() {
 }
 
 #[test]
+fn two_runs_become_one_model_in_eight_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = begun(folder.path());
+    let models = ["one", "two", "both", "whole"].map(|it| folder.path().join(it));
+    let [one, two, both, whole] = models.each_ref();
+    let second = ["--set", "name=second", "--set", "seed=4"];
+    let done = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", told(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for verb in ["prepare", "fit"] {
+        done(train(verb, &file).args(second));
+    }
+    done(train("export", &file).arg("--to").arg(one));
+    done(train("export", &file).args(second).arg("--to").arg(two));
+
+    let join = || {
+        let mut join = train("join", &file);
+        join.args(["--set", "net.querybank=8", "--model"]).arg(one);
+        join
+    };
+    let said = done(join().arg("--model").arg(two).arg("--to").arg(both));
+    assert!(said.contains("together: text to image"), "{said}");
+    let size = |model: &Path| std::fs::metadata(model.join("image.onnx")).unwrap().len();
+    // The frozen backbone is one.
+    assert!(size(both) < size(one) + size(two) / 2, "{} of {}", size(both), size(one));
+    let quantize = || {
+        let mut quantize = train("quantize", &file);
+        quantize.arg("--model").arg(both).arg("--to").arg(whole);
+        quantize
+    };
+    let said = done(&mut quantize());
+    assert!(said.contains("before:") && size(whole) < size(both) / 2, "{said}");
+
+    let alone = join().arg("--to").arg(both).output().unwrap();
+    assert!(told(&alone).contains("give --model several times"), "{}", told(&alone));
+    let again = join().arg("--model").arg(whole).arg("--to").arg(both).output().unwrap();
+    assert!(told(&again).contains("quantized already"), "{}", told(&again));
+    let wide = ["--set", "net.dimension=256"];
+    let wide = join().arg("--model").arg(two).args(wide).arg("--to").arg(both).output().unwrap();
+    assert!(told(&wide).contains("too few"), "{}", told(&wide));
+}
+
+#[test]
 fn a_checkpoint_of_another_net_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = begun(folder.path());

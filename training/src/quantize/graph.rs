@@ -7,13 +7,14 @@ use half::f16;
 use prost::Message;
 
 use super::ranges::{Ranges, Seen};
+use super::storage::narrowed;
 use crate::protobuf::{
     ATTRIBUTE_INT, Attribute, FLOAT, FLOAT16, Graph, INT8, INT32, Model, Node, TensorData,
     TensorType, Type, UINT8, ValueInfo,
 };
 
 /// Eight bits with a sign, and without.
-const MOST_WEIGHT: f32 = 127.0;
+pub const MOST_WEIGHT: f32 = 127.0;
 const MOST_ACTIVATION: f32 = 255.0;
 /// Without VNNI, x86 adds the products of two neighbours in 16 bits: their weights may add up to this.
 const MOST_PAIR: f32 = 127.0;
@@ -40,7 +41,7 @@ pub fn quantized(file: &[u8], watch: impl FnOnce(&Watched) -> Result<Ranges>) ->
     let values = flowing(&graph);
     ensure!(!values.is_empty(), "the graph has no convolution");
     let ranges = watch(&giving_out(&model, &graph, values))?;
-    model.graph = Some(Writer::rewritten(graph, &ranges)?);
+    model.graph = Some(narrowed(Writer::rewritten(graph, &ranges)?));
     Ok(model.encode_to_vec())
 }
 

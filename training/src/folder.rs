@@ -1,0 +1,57 @@
+//! A model folder as `join` and `quantize` write it: recall is that of the folder as it is loaded.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use dualpath::encoder;
+use dualpath::model::{
+    Graph, IMAGE_GRAPH, MANIFEST, Manifest, Recall, TEXT_GRAPH, TOKENIZER, sha256,
+};
+
+use crate::data::Picture;
+use crate::eval::Report;
+use crate::served;
+
+/// The bytes of a graph that `train export` wrote into the folder.
+pub fn own<'a>(graph: &'a Graph, folder: &Path) -> Result<&'a [u8]> {
+    match graph {
+        Graph::Bytes(bytes) => Ok(bytes),
+        Graph::File(_) => bail!("{} is no folder of `train export`", folder.display()),
+    }
+}
+
+/// The pictures and sentences of a manifest's recall.
+pub fn measured_on(name: &str, val: &[&Picture]) -> String {
+    let sentences: usize = val.iter().map(|it| it.sentences.len()).sum();
+    format!("{name} validation, {} pictures, {sentences} sentences", val.len())
+}
+
+/// Writes image graph, text graph, tokenizer and manifest, then measures what they became, which can be
+/// done only where they can be loaded, and writes that down where the manifest states a recall.
+pub fn write(
+    to: &Path,
+    mut manifest: Manifest,
+    files: [&[u8]; 3],
+    val: &[&Picture],
+) -> Result<Report> {
+    std::fs::create_dir_all(to).with_context(|| format!("creating {}", to.display()))?;
+    let write = |name: &str, bytes: &[u8]| {
+        let file = to.join(name);
+        std::fs::write(&file, bytes).with_context(|| format!("writing {}", file.display()))
+    };
+    for (name, bytes) in [IMAGE_GRAPH, TEXT_GRAPH, TOKENIZER].into_iter().zip(files) {
+        write(name, bytes)?;
+        manifest.files.insert(name.to_owned(), sha256(bytes));
+    }
+    write(MANIFEST, &serde_json::to_vec_pretty(&manifest)?)?;
+    let report = served::embedded(&*encoder::load("written", to)?, val)?.ranks().report();
+    manifest.recall = manifest.recall.map(|it| Recall {
+        text_to_image: report.text_to_image.rounded(),
+        image_to_text: report.image_to_text.rounded(),
+        ..it
+    });
+    write(MANIFEST, &serde_json::to_vec_pretty(&manifest)?)?;
+    let total: usize = files.iter().map(|it| it.len()).sum();
+    println!("wrote {} ({:.1} MB)", to.display(), total as f64 / 1e6);
+    Ok(report)
+}

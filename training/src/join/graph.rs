@@ -1,0 +1,114 @@
+//! Several ONNX graphs of ours as one.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::{Context, Result, ensure};
+use prost::Message;
+
+use crate::protobuf::{ATTRIBUTE_INT, Attribute, Graph, Model, Node, TensorData};
+
+/// What every graph of ours gives out.
+const EMBEDDING: &str = "embedding";
+
+/// The file's bytes: `members`, which take the same, give theirs side by side to `tail`.
+///
+/// # Errors
+/// A file that holds no graph, members that take something else or are quantized.
+pub fn joined(members: &[&[u8]], tail: &[u8]) -> Result<Vec<u8>> {
+    let mut model = Model::decode(tail)?;
+    let tail = model.graph.take().context("the tail holds no graph")?;
+    let mut joined = Joined::default();
+    let mut given = Vec::new();
+    for (at, member) in members.iter().enumerate() {
+        let it = Model::decode(*member)?;
+        ensure!(it.opset_import == model.opset_import, "a member is of another operator set");
+        let member = it.graph.context("a member holds no graph")?;
+        ensure!(
+            member.node.iter().all(|it| it.op_type != "QuantizeLinear"),
+            "a member is quantized already (join first, then quantize)"
+        );
+        if at == 0 {
+            joined.graph.input.clone_from(&member.input);
+        }
+        ensure!(member.input == joined.graph.input, "the members take different inputs");
+        let input = member.input[0].name.clone();
+        given.push(joined.add(&format!("{at}."), member, &input)?);
+    }
+    let beside = joined.beside(given);
+    joined.graph.name.clone_from(&tail.name);
+    joined.graph.output.clone_from(&tail.output);
+    let embedding = joined.add("", tail, &beside)?;
+    ensure!(embedding == EMBEDDING, "the tail gives {embedding}");
+    model.graph = Some(joined.graph);
+    Ok(model.encode_to_vec())
+}
+
+/// A graph that grows, in which nothing is stored or computed twice.
+#[derive(Default)]
+struct Joined {
+    graph: Graph,
+    /// The name of a constant, by what it is.
+    constants: HashMap<Vec<u8>, String>,
+    /// What a computation gives, by what it is and takes.
+    computed: HashMap<Vec<u8>, Vec<String>>,
+}
+
+impl Joined {
+    /// Adds a graph that reads its input from `input`; returns what it calls its embedding now.
+    fn add(&mut self, prefix: &str, graph: Graph, input: &str) -> Result<String> {
+        let mut names: BTreeMap<String, String> =
+            graph.input.iter().map(|it| (it.name.clone(), input.to_owned())).collect();
+        for mut constant in graph.initializer {
+            let old = std::mem::take(&mut constant.name);
+            let new = format!("{prefix}{old}");
+            names.insert(old, self.constant(constant, new));
+        }
+        for mut node in graph.node {
+            for input in &mut node.input {
+                *input =
+                    names.get(input).with_context(|| format!("nothing gives {input}"))?.clone();
+            }
+            let old = std::mem::take(&mut node.output);
+            let new = old.iter().map(|it| format!("{prefix}{it}")).collect();
+            names.extend(old.into_iter().zip(self.computation(node, new)));
+        }
+        names.remove(EMBEDDING).context("a graph gives no embedding")
+    }
+
+    fn constant(&mut self, constant: TensorData, name: String) -> String {
+        let known = self.constants.entry(constant.encode_to_vec()).or_insert_with(|| {
+            self.graph.initializer.push(TensorData { name: name.clone(), ..constant });
+            name
+        });
+        known.clone()
+    }
+
+    fn computation(&mut self, mut node: Node, output: Vec<String>) -> Vec<String> {
+        node.name.clear();
+        let known = self.computed.entry(node.encode_to_vec()).or_insert_with(|| {
+            node.name.clone_from(&output[0]);
+            self.graph.node.push(Node { output: output.clone(), ..node });
+            output
+        });
+        known.clone()
+    }
+
+    /// Rows side by side.
+    fn beside(&mut self, rows: Vec<String>) -> String {
+        let axis = Attribute {
+            name: "axis".to_owned(),
+            i: Some(1),
+            r#type: ATTRIBUTE_INT,
+            ..Attribute::default()
+        };
+        let name = "beside".to_owned();
+        self.graph.node.push(Node {
+            input: rows,
+            output: vec![name.clone()],
+            name: name.clone(),
+            op_type: "Concat".to_owned(),
+            attribute: vec![axis],
+        });
+        name
+    }
+}
