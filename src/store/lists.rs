@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::{LIST_BLOCKS, LISTED, LISTED_FORMAT, Store, blob, integer, rowids};
+use super::{BOUNDED_FORMAT, LIST_BLOCKS, LISTED, LISTED_FORMAT, Store, blob, integer, rowids};
 use crate::error::Result;
 use crate::index::code::{Coded, Coder, GROUP, MOST_BITS, centre_of};
 use crate::index::plane::BYTES;
@@ -39,10 +39,14 @@ impl Store {
         if let Some(known) = self.listed.get() {
             return Ok(known);
         }
-        let sql = "SELECT value FROM {config} WHERE key = 'format'";
-        let listed = self.first(sql, &[], |row| integer(row, 0))? == Some(LISTED_FORMAT);
+        let listed = LISTED_FORMAT <= self.format()?;
         self.listed.set(Some(listed));
         Ok(listed)
+    }
+
+    fn format(&self) -> Result<i64> {
+        let sql = "SELECT value FROM {config} WHERE key = 'format'";
+        Ok(self.first(sql, &[], |row| integer(row, 0))?.unwrap_or(0))
     }
 
     /// Forgets what was read of the lists, after a change to them or its end.
@@ -78,7 +82,8 @@ impl Store {
         let bits = self.first(sql, &[], |row| integer(row, 0))?.unwrap_or(0);
         match usize::try_from(bits) {
             Ok(bits) if (1..=MOST_BITS).contains(&bits) => {
-                Ok(Coder::new(self.made.dimension, bits))
+                let bounded = BOUNDED_FORMAT <= self.format()?;
+                Ok(Coder::new(self.made.dimension, bits, bounded))
             }
             _ => Err(self.damaged("config", format!("'bits' is {bits} (1 to {MOST_BITS})"))),
         }
@@ -112,7 +117,7 @@ impl Store {
             lists.push(List { list, count, spread: spread as f32 });
             Ok(())
         })?;
-        Ok(Lists { coder: self.coder()?, lists, centres })
+        Ok(Lists::new(self.coder()?, lists, centres, self.learned()?))
     }
 
     fn read_codes(&self, lists: &Lists, list: i64) -> Result<Coded> {

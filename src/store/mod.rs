@@ -2,6 +2,7 @@
 
 mod check;
 mod content;
+mod learn;
 mod lists;
 mod upkeep;
 
@@ -22,8 +23,10 @@ use crate::sqlite::{Blob, Db, Statement, Value, quoted};
 pub const FORMAT: i64 = 1;
 /// The format number of a table over another.
 pub const CONTENT_FORMAT: i64 = 2;
-/// The format number of either, once rows are in lists.
+/// The format number of either, once rows are in lists, as versions wrote it whose codes have no bound.
 pub const LISTED_FORMAT: i64 = 3;
+/// The format number of either, once rows are in lists.
+pub const BOUNDED_FORMAT: i64 = 4;
 /// Most numbers a vector may have.
 pub const MOST_DIMENSIONS: usize = 65_536;
 /// Shadow tables are called after the table, `_`, and one of these.
@@ -132,9 +135,9 @@ impl Store {
             }
         }
         select.reset();
-        if format.is_some_and(|it| !(FORMAT..=LISTED_FORMAT).contains(&it)) {
+        if format.is_some_and(|it| !(FORMAT..=BOUNDED_FORMAT).contains(&it)) {
             return Err(Error::Usage(format!(
-                "the table has format {}, this version of dualpath reads {FORMAT} to {LISTED_FORMAT} (use the version that wrote it)",
+                "the table has format {}, this version of dualpath reads {FORMAT} to {BOUNDED_FORMAT} (use the version that wrote it)",
                 format.unwrap_or_default()
             )));
         }
@@ -149,12 +152,10 @@ impl Store {
             )));
         };
         let content = match format {
-            LISTED_FORMAT if settings.iter().all(|it| it.0 != "content") => None,
-            CONTENT_FORMAT | LISTED_FORMAT => {
-                Some(ContentTable::from_settings(&settings).ok_or_else(|| {
-                    damaged("it lacks 'content', 'content_rowid', or a column to encode".to_owned())
-                })?)
-            }
+            LISTED_FORMAT.. if settings.iter().all(|it| it.0 != "content") => None,
+            CONTENT_FORMAT.. => Some(ContentTable::from_settings(&settings).ok_or_else(|| {
+                damaged("it lacks 'content', 'content_rowid', or a column to encode".to_owned())
+            })?),
             _ => None,
         };
         if let Some(it) = recall.filter(|it| !(0.0 < *it && *it <= 1.0)) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::lists::range_of;
 use super::{
-    LISTED_FORMAT, LISTS_SCHEMA, Made, ROWID_BYTES, Store, blob, integer, listed_slots, packed,
+    BOUNDED_FORMAT, LISTS_SCHEMA, Made, ROWID_BYTES, Store, blob, integer, listed_slots, packed,
     planes, rowids, schema_of,
 };
 use crate::embedding::Embedding;
@@ -35,6 +35,8 @@ const LEAST_TARGET: usize = 32;
 const MOVED: usize = 8;
 /// Tables this many times larger than where lists begin to pay get them by a small commit.
 const SMALL: usize = 4;
+/// Rows per row written, of which a commit learns how they are found.
+const LEARNED: usize = 16;
 /// Lists that rows of a split one may go to besides its halves.
 const NEIGHBOURS: usize = 6;
 
@@ -192,6 +194,7 @@ impl Store {
             return Ok(());
         }
         let mut state = self.state()?;
+        let mut new = false;
         // Lists that were made for a small part of the rows would all have to be split.
         if 3 * state.rows() <= tail {
             self.dissolve(&mut state)?;
@@ -201,6 +204,7 @@ impl Store {
                 return Ok(());
             }
             self.train(&mut state, tail)?;
+            new = true;
         }
         let mut work = written.map_or(usize::MAX, |it| MOVED * it + 2 * batch);
         while 0 < work {
@@ -228,22 +232,26 @@ impl Store {
             work = work.saturating_sub(count.max(1));
         }
         self.changed();
-        Ok(())
+        match written.is_none_or(|it| state.rows() <= LEARNED * it) {
+            true => self.learn(new),
+            false => Ok(()),
+        }
     }
 
     fn begin_lists(&self) -> Result<()> {
         let Made { dimension, .. } = self.made;
         self.db.execute(&schema_of(LISTS_SCHEMA, &self.schema, &self.name, dimension))?;
-        self.run(
-            "INSERT OR REPLACE INTO {config}(key, value) VALUES ('format', ?1)",
-            &[Value::Integer(LISTED_FORMAT)],
-        )?;
         self.set_bits()?;
         self.rolled_back();
         Ok(())
     }
 
+    /// Says how codes are written from now on, where there are none.
     fn set_bits(&self) -> Result<()> {
+        self.run(
+            "INSERT OR REPLACE INTO {config}(key, value) VALUES ('format', ?1)",
+            &[Value::Integer(BOUNDED_FORMAT)],
+        )?;
         self.run(
             "INSERT OR REPLACE INTO {config}(key, value) VALUES ('bits', ?1)",
             &[Value::Integer(bits(self.made.dimension))],

@@ -3,16 +3,20 @@
 //! Gao and Long, "RaBitQ" (2024), and with Gao et al. its extension to more bits (2025): a row's
 //! difference from its list's centre is rotated and rounded to a grid, and two numbers of the row make
 //! the estimate of its dot product with anything unbiased. The error is known beforehand, as the
-//! rotation makes all data alike.
+//! rotation makes all data alike; and a third number, how long the part is that the code leaves out,
+//! bounds it for certain.
 //!
 //! ```text
-//! group of 32 rows   ┌──────────┬──────────┬─────────┬─ ─ ─┐   little-endian
-//!                    │ 32 x f16 │ 32 x f16 │ plane 0 │     │   `bits` planes
-//!                    │ shifts   │ scales   │         │     │
-//!                    └──────────┴──────────┴─────────┴─ ─ ─┘
+//! group of 32 rows   ┌──────────┬──────────┬──────────┬─────────┬─ ─ ─┐   little-endian
+//!                    │ 32 x f16 │ 32 x f16 │ 32 x f16 │ plane 0 │     │   `bits` planes
+//!                    │ shifts   │ scales   │ rests    │         │     │   rests: not in format 3
+//!                    └──────────┴──────────┴──────────┴─────────┴─ ─ ─┘
 //! plane              16 bytes for each four numbers: byte i holds four bits of row i in its lower half,
 //!                    of row i + 16 in its upper one
 //! ```
+
+#[cfg(test)]
+mod tests;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -24,8 +28,12 @@ use super::rotation::Rotation;
 pub const GROUP: usize = LANES;
 /// Numbers that a table is about.
 const NUMBERS: usize = 4;
-/// Shifts and scales of a group.
-const FACTORS: usize = 2 * 2 * GROUP;
+/// Bytes of one number of each row.
+const FACTOR: usize = 2 * GROUP;
+/// What rotating a unit vector in float32 adds at most, four rounds of at most seventeen steps.
+const TURNING: f32 = 1e-5;
+/// What rounding to sixteen bits changes at most, as a share.
+const HALVED: f32 = 5e-4;
 /// Most bits a number.
 pub const MOST_BITS: usize = 4;
 /// The grid's step for numbers of a normal distribution, by bits (Max 1960): least squared error.
@@ -40,13 +48,18 @@ pub fn centre_bytes(centre: &[f32]) -> Vec<u8> {
 
 /// The numbers of [`centre_bytes`].
 pub fn centre_of(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<2>().0.iter().map(|it| f16::from_le_bytes(*it).to_f32()).collect()
+    let halves: Vec<f16> =
+        bytes.as_chunks::<2>().0.iter().map(|it| f16::from_le_bytes(*it)).collect();
+    let mut numbers = vec![0.0; halves.len()];
+    halves.convert_to_f32_slice(&mut numbers);
+    numbers
 }
 
 /// Writes and reads the codes of one table.
 pub struct Coder {
     rotation: Rotation,
     bits: usize,
+    bounded: bool,
 }
 
 /// One row's code.
@@ -54,6 +67,7 @@ pub struct Coder {
 pub struct Code {
     shift: f16,
     scale: f16,
+    rest: f16,
     levels: Vec<u8>,
 }
 
@@ -65,6 +79,8 @@ pub struct Asked {
     step: f32,
     /// What all of them together are short of.
     base: f32,
+    /// What the rounding of all of them changes at most.
+    rounding: f32,
 }
 
 /// Codes of blocks, ready to be scanned.
@@ -76,25 +92,36 @@ pub struct Coded {
     pub rows: usize,
     shifts: Vec<f32>,
     scales: Vec<f32>,
+    rests: Vec<f32>,
     planes: Vec<u8>,
 }
 
 impl Coded {
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        self.planes.len() + 4 * (self.shifts.len() + self.scales.len()) + 16 * self.groups.len()
+        let numbers = self.shifts.len() + self.scales.len() + self.rests.len();
+        self.planes.len() + 4 * numbers + 16 * self.groups.len()
     }
 }
 
 impl Coder {
-    /// For vectors of this dimension.
-    pub fn new(dimension: usize, bits: usize) -> Coder {
-        Coder { rotation: Rotation::new(dimension), bits: bits.clamp(1, MOST_BITS) }
+    /// For vectors of this dimension; `bounded` unless the codes are of format 3.
+    pub fn new(dimension: usize, bits: usize, bounded: bool) -> Coder {
+        Coder { rotation: Rotation::new(dimension), bits: bits.clamp(1, MOST_BITS), bounded }
+    }
+
+    /// Whether [`Coder::margins`] are known.
+    pub fn is_bounded(&self) -> bool {
+        self.bounded
     }
 
     /// Bytes of a group.
     pub fn group_bytes(&self) -> usize {
-        FACTORS + self.planes_bytes()
+        self.factors_bytes() + self.planes_bytes()
+    }
+
+    fn factors_bytes(&self) -> usize {
+        FACTOR * if self.bounded { 3 } else { 2 }
     }
 
     fn planes_bytes(&self) -> usize {
@@ -128,7 +155,13 @@ impl Coder {
         }
         let scale = f16::from_f32(if 0.0 < along { square / along } else { 0.0 });
         let shift = f16::from_f32(between - scale.to_f32() * centre_along);
-        Code { shift, scale, levels }
+        let rest: f64 = difference
+            .iter()
+            .zip(&levels)
+            .map(|(number, level)| number - scale.to_f32() * (f32::from(*level) - half))
+            .map(|it| f64::from(it).powi(2))
+            .sum();
+        Code { shift, scale, rest: at_least(rest.sqrt()), levels }
     }
 
     fn most_level(&self) -> f32 {
@@ -137,41 +170,44 @@ impl Coder {
 
     /// Writes a code into a block's groups.
     pub fn write(&self, groups: &mut [u8], slot: usize, code: &Code) {
-        let (group, lane) = self.lane(groups, slot);
-        group[2 * lane..2 * lane + 2].copy_from_slice(&code.shift.to_le_bytes());
-        let scale = 2 * (GROUP + lane);
-        group[scale..scale + 2].copy_from_slice(&code.scale.to_le_bytes());
+        let (factors, planes) = self.lane(groups, slot);
+        let lane = slot % GROUP;
+        let numbers = [code.shift, code.scale, code.rest];
+        for (factor, number) in factors.chunks_exact_mut(FACTOR).zip(numbers) {
+            factor[2 * lane..2 * lane + 2].copy_from_slice(&number.to_le_bytes());
+        }
         for plane in 0..self.bits {
-            let from = FACTORS + plane * self.plane_bytes();
+            let from = plane * self.plane_bytes();
             for (at, levels) in code.levels.as_chunks::<NUMBERS>().0.iter().enumerate() {
                 let bits = levels.iter().enumerate();
                 let nibble = bits.fold(0, |sum, (bit, it)| sum | ((it >> plane) & 1) << bit);
-                put(&mut group[from + at * TABLE + lane % TABLE], lane, nibble);
+                put(&mut planes[from + at * TABLE + lane % TABLE], lane, nibble);
             }
         }
     }
 
     /// Copies one slot's code to another of the same block.
     pub fn copy(&self, groups: &mut [u8], from: usize, to: usize) {
-        let (group, lane) = self.lane(groups, from);
-        let factors = [2 * lane, 2 * (GROUP + lane)].map(|at| [group[at], group[at + 1]]);
-        let column = group[FACTORS..].iter().skip(lane % TABLE).step_by(TABLE);
+        let (factors, planes) = self.lane(groups, from);
+        let lane = from % GROUP;
+        let numbers: Vec<[u8; 2]> =
+            factors.chunks_exact(FACTOR).map(|it| [it[2 * lane], it[2 * lane + 1]]).collect();
+        let column = planes.iter().skip(lane % TABLE).step_by(TABLE);
         let nibbles: Vec<u8> = column.map(|it| taken(*it, lane)).collect();
-        let (group, lane) = self.lane(groups, to);
-        for (at, bytes) in [2 * lane, 2 * (GROUP + lane)].into_iter().zip(factors) {
-            group[at..at + 2].copy_from_slice(&bytes);
+        let (factors, planes) = self.lane(groups, to);
+        let lane = to % GROUP;
+        for (factor, number) in factors.chunks_exact_mut(FACTOR).zip(numbers) {
+            factor[2 * lane..2 * lane + 2].copy_from_slice(&number);
         }
-        for (byte, nibble) in
-            group[FACTORS..].iter_mut().skip(lane % TABLE).step_by(TABLE).zip(nibbles)
-        {
-            put(byte, lane, nibble);
-        }
+        let column = planes.iter_mut().skip(lane % TABLE).step_by(TABLE);
+        column.zip(nibbles).for_each(|(byte, nibble)| put(byte, lane, nibble));
     }
 
     /// Makes a slot one that no search finds.
     pub fn clear(&self, groups: &mut [u8], slot: usize) {
         let levels = vec![0; self.rotation.padded()];
-        self.write(groups, slot, &Code { shift: f16::NEG_INFINITY, scale: f16::ZERO, levels });
+        let (shift, scale, rest) = (f16::NEG_INFINITY, f16::ZERO, f16::ZERO);
+        self.write(groups, slot, &Code { shift, scale, rest, levels });
     }
 
     /// Groups for this many slots, all empty.
@@ -186,10 +222,11 @@ impl Coder {
         groups
     }
 
-    fn lane<'a>(&self, groups: &'a mut [u8], slot: usize) -> (&'a mut [u8], usize) {
+    /// The factors and the planes of a slot's group.
+    fn lane<'a>(&self, groups: &'a mut [u8], slot: usize) -> (&'a mut [u8], &'a mut [u8]) {
         let bytes = self.group_bytes();
         let from = slot / GROUP * bytes;
-        (&mut groups[from..from + bytes], slot % GROUP)
+        groups[from..from + bytes].split_at_mut(self.factors_bytes())
     }
 
     /// Adds a block to those to be scanned; false where its bytes make no groups.
@@ -199,15 +236,16 @@ impl Coder {
         }
         for (at, group) in groups.chunks_exact(self.group_bytes()).enumerate() {
             coded.groups.push((block, at * GROUP));
-            let (factors, planes) = group.split_at(FACTORS);
-            let mut halves = [f16::ZERO; 2 * GROUP];
+            let (factors, planes) = group.split_at(self.factors_bytes());
+            let mut halves = [f16::ZERO; 3 * GROUP];
             for (half, bytes) in halves.iter_mut().zip(factors.as_chunks::<2>().0) {
                 *half = f16::from_le_bytes(*bytes);
             }
-            let mut wide = [0.0f32; 2 * GROUP];
+            let mut wide = [0.0f32; 3 * GROUP];
             halves.convert_to_f32_slice(&mut wide);
             coded.shifts.extend(&wide[..GROUP]);
-            coded.scales.extend(&wide[GROUP..]);
+            coded.scales.extend(&wide[GROUP..2 * GROUP]);
+            coded.rests.extend(&wide[2 * GROUP..]);
             coded.planes.extend(planes);
             let odd = |it: &f32| it.is_nan() || *it == f32::INFINITY;
             if wide[..GROUP].iter().any(odd) || wide[GROUP..].iter().any(|it| !it.is_finite()) {
@@ -235,15 +273,24 @@ impl Coder {
         let range = sums.iter().map(|it| largest(it) - least(it)).fold(0.0f32, f32::max);
         let step = if 0.0 < range { range / 255.0 } else { 1.0 };
         let mut tables = Vec::with_capacity(sums.len() * TABLE);
-        let mut base = 0.0;
+        let (mut base, mut rounding) = (0.0, 0.0);
         for sums in &sums {
             let least = least(sums);
             base += least;
-            tables.extend(sums.iter().map(|it| ((it - least) / step).round() as u8));
+            let entries = sums.map(|it| ((it - least) / step).round() as u8);
+            let off = sums.iter().zip(entries).map(|(it, entry)| {
+                (f64::from(*it) - f64::from(least) - f64::from(step) * f64::from(entry)).abs()
+            });
+            rounding += off.fold(0.0, f64::max);
+            tables.extend(entries);
         }
         let half = self.most_level() / 2.0;
         let base = self.most_level() * base - half * query.iter().sum::<f32>();
-        Asked { tables, step, base }
+        // Sums of float32 numbers, none of which is larger than the tables or the query together.
+        let all: f32 = query.iter().map(|it| it.abs()).sum();
+        let sums = f64::from(all) * query.len() as f64 * f64::from(f32::EPSILON);
+        let rounding = f64::from(self.most_level()) * (rounding + 2.0 * sums);
+        Asked { tables, step, base, rounding: rounding as f32 }
     }
 
     /// Estimates the dot products of a group's rows with the query.
@@ -275,6 +322,29 @@ impl Coder {
         let scales = &coded.scales[group * GROUP..(group + 1) * GROUP];
         std::array::from_fn(|at| scales[at] * norm * left.sqrt())
     }
+
+    /// How far a group's estimates can be from the exact dot products at most.
+    ///
+    /// `away` is the query's distance from the centre. What a code leaves out of a row adds to the dot
+    /// product no more than its length times `away`; the other terms are what numbers were rounded by.
+    pub fn margins(&self, asked: &Asked, coded: &Coded, group: usize, away: f32) -> [f32; GROUP] {
+        let length = self.rotation.padded() as f32;
+        let sums = TURNING + length * f32::EPSILON;
+        let flat = sums * (2.0 + away) * (2.0 + away);
+        let per_scale = asked.rounding + self.most_level() * length.sqrt() * sums * (1.0 + away);
+        let factors = group * GROUP..(group + 1) * GROUP;
+        let (shifts, scales) = (&coded.shifts[factors.clone()], &coded.scales[factors.clone()]);
+        let rests = &coded.rests[factors];
+        std::array::from_fn(|at| {
+            away * rests[at] + HALVED * shifts[at].abs() + per_scale * scales[at].abs() + flat
+        })
+    }
+}
+
+/// The number, or the next one above it that has sixteen bits.
+fn at_least(number: f64) -> f16 {
+    let near = f16::from_f64(number);
+    if near.to_f64() < number { f16::from_bits(near.to_bits() + 1) } else { near }
 }
 
 fn put(byte: &mut u8, lane: usize, nibble: u8) {
@@ -283,98 +353,4 @@ fn put(byte: &mut u8, lane: usize, nibble: u8) {
 
 fn taken(byte: u8, lane: usize) -> u8 {
     if lane < TABLE { byte & 0x0F } else { byte >> 4 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::rotation::Random;
-    use super::*;
-
-    fn unit(random: &mut Random, dimension: usize) -> Vec<f32> {
-        // Twelve uniform numbers add up to nearly a normal one.
-        let mut normal =
-            || (0..12).map(|_| random.next() as f32 / u64::MAX as f32).sum::<f32>() - 6.0;
-        let numbers: Vec<f32> = (0..dimension).map(|_| normal()).collect();
-        let norm = numbers.iter().map(|it| it * it).sum::<f32>().sqrt();
-        numbers.into_iter().map(|it| it / norm).collect()
-    }
-
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
-        a.iter().zip(b).map(|(a, b)| a * b).sum()
-    }
-
-    #[test]
-    fn estimates_are_unbiased_and_as_exact_as_they_say() {
-        for (dimension, bits) in [(512, 1), (128, 2), (100, 3), (64, 4), (1100, 2)] {
-            let mut random = Random::new(7);
-            let coder = Coder::new(dimension, bits);
-            let centre: Vec<f32> = unit(&mut random, dimension).iter().map(|it| 0.5 * it).collect();
-            let query = unit(&mut random, dimension);
-            let rows: Vec<Vec<f32>> = (0..320).map(|_| unit(&mut random, dimension)).collect();
-            let mut groups = coder.empty(rows.len());
-            let turned = coder.rotated(&centre);
-            for (slot, row) in rows.iter().enumerate() {
-                coder.write(&mut groups, slot, &coder.code(&coder.rotated(row), &turned));
-            }
-            let mut coded = Coded::default();
-            assert!(coder.load(&mut coded, 1, &groups));
-            assert_eq!(coded.rows, rows.len());
-            let asked = coder.ask(&coder.rotated(&query));
-            let away: Vec<f32> = query.iter().zip(&centre).map(|(a, b)| a - b).collect();
-            let away = dot(&away, &away).sqrt();
-            let (mut sum, mut squares, mut expected) = (0.0, 0.0, 0.0);
-            for (slot, row) in rows.iter().enumerate() {
-                let group = slot / GROUP;
-                let estimates = coder.estimate(&asked, &coded, group, dot(&query, &centre));
-                let error = estimates[slot % GROUP] - dot(&query, row);
-                sum += error;
-                squares += error * error;
-                expected += (coder.deviations(&coded, group)[slot % GROUP] * away).powi(2);
-            }
-            let count = rows.len() as f32;
-            let (spread, said) = ((squares / count).sqrt(), (expected / count).sqrt());
-            assert!((0.8..1.25).contains(&(spread / said)), "{dimension}, {bits}: {spread} {said}");
-            assert!((sum / count).abs() < 4.0 * said / count.sqrt(), "{dimension}, {bits}");
-        }
-    }
-
-    #[test]
-    fn slots_are_written_copied_and_cleared() {
-        arbtest::arbtest(|u| {
-            let coder = Coder::new(u.int_in_range(1..=40)?, u.int_in_range(1..=MOST_BITS)?);
-            let slots = 70;
-            let mut groups = coder.empty(slots);
-            let mut twin: Vec<Option<Code>> = vec![None; slots];
-            for _ in 0..40 {
-                let (slot, other) =
-                    (u.int_in_range(0..=slots - 1)?, u.int_in_range(0..=slots - 1)?);
-                match u.int_in_range(0..=2)? {
-                    0 => {
-                        let levels = (0..coder.rotation.padded())
-                            .map(|_| Ok(u.arbitrary::<u8>()? & ((1 << coder.bits) - 1)));
-                        let levels = levels.collect::<arbtest::arbitrary::Result<_>>()?;
-                        let number = |it: i8| f16::from_f32(f32::from(it));
-                        let (shift, scale) = (number(u.arbitrary()?), number(u.arbitrary()?));
-                        let code = Code { shift, scale, levels };
-                        coder.write(&mut groups, slot, &code);
-                        twin[slot] = Some(code);
-                    }
-                    1 => {
-                        coder.copy(&mut groups, slot, other);
-                        twin[other] = twin[slot].clone();
-                    }
-                    _ => {
-                        coder.clear(&mut groups, slot);
-                        twin[slot] = None;
-                    }
-                }
-            }
-            let mut expected = coder.empty(slots);
-            for (slot, code) in twin.iter().enumerate() {
-                code.iter().for_each(|it| coder.write(&mut expected, slot, it));
-            }
-            assert_eq!(groups, expected);
-            Ok(())
-        });
-    }
 }
