@@ -1,6 +1,7 @@
 //! What a table learns about its own searches: how much effort finds how much.
 
-use super::{Store, integer};
+use super::Store;
+use super::statements::integer;
 use crate::error::Result;
 use crate::index::{
     Effort, Found, Hit, LEVELS, Learned, Lists, Rows, Source, Want, certain, likely,

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::{BOUNDED_FORMAT, LIST_BLOCKS, LISTED, LISTED_FORMAT, Store, blob, integer, rowids};
+use super::blocks::{ROWID_BYTES, rowids};
+use super::statements::{blob, integer};
+use super::{BOUNDED_FORMAT, LIST_BLOCKS, LISTED, LISTED_FORMAT, Store};
 use crate::error::Result;
 use crate::index::code::{Coded, Coder, GROUP, MOST_BITS, centre_of};
 use crate::index::plane::BYTES;
@@ -158,7 +160,7 @@ impl Store {
             self.damaged("blocks", format!("block {block} has codes, but no rows"))
         })?);
         self.with_kept(|it| {
-            it.bytes += super::ROWID_BYTES * found.len();
+            it.bytes += ROWID_BYTES * found.len();
             it.rowids.insert(block, found.clone());
         });
         Ok(found)
