@@ -72,11 +72,23 @@ def prepared(arguments):
             rows, queries = sentences(arguments.sentences, arguments.extension)
         else:
             rows, queries = synthetic(arguments.rows, arguments.dimension)
-        near = np.concatenate([queries @ rows[it : it + BLOCK].T for it in range(0, len(rows), BLOCK)], 1)
         np.save(folder + "/rows.npy", rows)
         np.save(folder + "/queries.npy", queries)
-        np.save(folder + "/truth.npy", np.argsort(-near, axis=1)[:, :K] + 1)
+        np.save(folder + "/truth.npy", exact(rows, queries))
     return folder
+
+
+def exact(rows, queries):
+    """The numbers of the nearest rows, from 1 on."""
+    near, best = np.empty((len(queries), 0), "f4"), np.empty((len(queries), 0), "i8")
+    for start in range(0, len(rows), BLOCK):
+        block = queries @ rows[start : start + BLOCK].T
+        near = np.concatenate([near, block], 1)
+        numbers = np.arange(start + 1, start + 1 + block.shape[1])
+        best = np.concatenate([best, np.broadcast_to(numbers, block.shape)], 1)
+        order = np.argsort(-near, axis=1, kind="stable")[:, :K]
+        near, best = np.take_along_axis(near, order, 1), np.take_along_axis(best, order, 1)
+    return best
 
 
 def blocks(folder):
