@@ -35,9 +35,9 @@ def draw(count, dimension, random, shape):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def synthetic(rows, dimension):
+def synthetic(rows, dimension, seed=1):
     """Unit vectors in 1,000 clusters with a decaying spectrum and a common offset, as embeddings have."""
-    random = np.random.default_rng(1)
+    random = np.random.default_rng(seed)
     spread = np.sqrt((1 / np.arange(1, dimension + 1)) / np.sum(1 / np.arange(1, dimension + 1))).astype("f4")
     rotation = np.linalg.qr(random.standard_normal((dimension, dimension)))[0].astype("f4")
     centres = random.standard_normal((1000, dimension), dtype="f4") * spread

@@ -22,7 +22,9 @@ use crate::error::Result;
 const FIRST_LISTS: usize = 8;
 /// The share of rows that make up the far tail.
 const TAIL: f64 = 0.02;
-/// One in so many rows of a list tells how all lie.
+/// Standard deviations more than codes may err by, where only highest bits are known.
+const CLOSER: f32 = 0.5;
+/// One in so many groups of a list tells how all lie.
 const SOME: usize = 4;
 /// Candidates that are looked at together.
 const TOGETHER: usize = 32;
@@ -267,11 +269,20 @@ impl<S: Listed> Probe<'_, S> {
         let mut floor = self.floor();
         let per_spread = 1.0 / list.spread.sqrt().max(1e-9);
         for (group, (block, first)) in coded.groups.iter().enumerate() {
-            let estimates = coder.estimate(asked, &coded, group, near);
+            let highest = coder.highest(asked, &coded, group);
+            // The groups that tell how all rows lie are estimated in any case.
+            let tells = group % SOME == 0;
+            let reach = self.reach + CLOSER;
+            let ahead = floor - near;
+            if !tells && coder.is_behind(asked, &coded, group, &highest, reach, ahead) {
+                continue;
+            }
+            let estimates = coder.estimate_from(asked, &coded, group, near, &highest);
             let deviations = coder.deviations(&coded, group).map(|it| it * away);
-            let some =
-                estimates.iter().skip(group % SOME).step_by(SOME).filter(|it| it.is_finite());
-            self.lie.ahead.extend(some.map(|it| (it - near) * per_spread));
+            if tells {
+                let some = estimates.iter().filter(|it| it.is_finite());
+                self.lie.ahead.extend(some.map(|it| (it - near) * per_spread));
+            }
             let most: [f32; GROUP] =
                 std::array::from_fn(|at| estimates[at] + self.reach * deviations[at]);
             for at in 0..GROUP {

@@ -12,8 +12,8 @@ use crate::index::plane::BYTES;
 use crate::index::{Found, List, Listed, Lists, Show};
 use crate::sqlite::Value;
 
-/// Bytes of codes that are kept.
-const MOST_KEPT: usize = 40 * 1024 * 1024;
+/// Bytes of codes and rowids that are kept.
+const MOST_KEPT: usize = 48 * 1024 * 1024;
 
 /// What was read of the lists in one state of the database.
 pub struct Kept {
@@ -22,6 +22,24 @@ pub struct Kept {
     codes: HashMap<i64, Rc<Coded>>,
     rowids: HashMap<i64, Rc<Vec<i64>>>,
     bytes: usize,
+}
+
+impl Kept {
+    /// Gives up whatever comes first until there is room, so that reading all lists one after the
+    /// other leaves most of them kept.
+    fn make_room(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        while MOST_KEPT < self.bytes {
+            if let Some(block) = self.rowids.keys().next().copied() {
+                let rowids = self.rowids.remove(&block);
+                self.bytes -= ROWID_BYTES * rowids.map_or(0, |it| it.len());
+            } else if let Some(list) = self.codes.keys().next().copied() {
+                self.bytes -= self.codes.remove(&list).map_or(0, |it| it.bytes());
+            } else {
+                return;
+            }
+        }
+    }
 }
 
 /// The first and the last number that a block of a list can have.
@@ -160,7 +178,7 @@ impl Store {
             self.damaged("blocks", format!("block {block} has codes, but no rows"))
         })?);
         self.with_kept(|it| {
-            it.bytes += ROWID_BYTES * found.len();
+            it.make_room(ROWID_BYTES * found.len());
             it.rowids.insert(block, found.clone());
         });
         Ok(found)
@@ -190,12 +208,7 @@ impl Listed for Store {
         };
         let codes = Rc::new(self.read_codes(&lists, list)?);
         self.with_kept(|it| {
-            it.bytes += codes.bytes();
-            if MOST_KEPT < it.bytes {
-                it.codes.clear();
-                it.rowids.clear();
-                it.bytes = codes.bytes();
-            }
+            it.make_room(codes.bytes());
             it.codes.insert(list, codes.clone());
         });
         Ok(codes)

@@ -41,6 +41,11 @@ const STEPS: [f32; MOST_BITS] = [1.5956, 0.9957, 0.5860, 0.3352];
 /// The squared error that is left, relative to the numbers' own square.
 const LEFT: [f32; MOST_BITS] = [0.3634, 0.1188, 0.03744, 0.01154];
 
+/// What a highest bit stands for in an unbiased estimate, and how far levels spread about that; of
+/// numbers of a normal distribution, by bits.
+const HIGHEST: [(f32, f32); MOST_BITS] =
+    [(0.5, 0.0), (1.1092, 0.548), (2.0587, 1.170), (3.696, 2.186)];
+
 /// A list's centre as it is kept, two bytes a number.
 pub fn centre_bytes(centre: &[f32]) -> Vec<u8> {
     centre.iter().flat_map(|it| f16::from_f32(*it).to_le_bytes()).collect()
@@ -79,9 +84,14 @@ pub struct Asked {
     step: f32,
     /// What all of them together are short of.
     base: f32,
+    /// What those of the highest bit alone are short of.
+    highest: f32,
     /// What the rounding of all of them changes at most.
     rounding: f32,
 }
+
+/// What the highest bits of a group look up.
+pub struct Highest([u32; GROUP]);
 
 /// Codes of blocks, ready to be scanned.
 #[derive(Default)]
@@ -285,27 +295,82 @@ impl Coder {
             tables.extend(entries);
         }
         let half = self.most_level() / 2.0;
-        let base = self.most_level() * base - half * query.iter().sum::<f32>();
+        let sum = query.iter().sum::<f32>();
+        let highest = base - 0.5 * sum;
+        let base = self.most_level() * base - half * sum;
         // Sums of float32 numbers, none of which is larger than the tables or the query together.
         let all: f32 = query.iter().map(|it| it.abs()).sum();
         let sums = f64::from(all) * query.len() as f64 * f64::from(f32::EPSILON);
         let rounding = f64::from(self.most_level()) * (rounding + 2.0 * sums);
-        Asked { tables, step, base, rounding: rounding as f32 }
+        Asked { tables, step, base, highest, rounding: rounding as f32 }
     }
 
     /// Estimates the dot products of a group's rows with the query.
     ///
     /// `near` is that of the list's centre. Empty slots come out as minus infinity.
     pub fn estimate(&self, asked: &Asked, coded: &Coded, group: usize, near: f32) -> [f32; GROUP] {
-        let planes = &coded.planes[group * self.planes_bytes()..(group + 1) * self.planes_bytes()];
-        let mut totals = [0u32; GROUP];
-        for (weight, plane) in planes.chunks_exact(self.plane_bytes()).enumerate() {
-            for (tables, codes) in
-                asked.tables.chunks(TABLE * MOST_TABLES).zip(plane.chunks(TABLE * MOST_TABLES))
-            {
-                let sums = kernel::sums(tables, codes);
-                totals.iter_mut().zip(sums).for_each(|(it, sum)| *it += u32::from(sum) << weight);
-            }
+        self.estimate_from(asked, coded, group, near, &self.highest(asked, coded, group))
+    }
+
+    /// What a group's highest bits alone look up.
+    pub fn highest(&self, asked: &Asked, coded: &Coded, group: usize) -> Highest {
+        let mut totals = [0; GROUP];
+        self.look_up(asked, coded, group, self.bits - 1, &mut totals);
+        Highest(totals)
+    }
+
+    /// Whether a group's highest bits alone say that none of its rows is so far ahead of the list's
+    /// centre, but for errors beyond `reach` standard deviations.
+    pub fn is_behind(
+        &self,
+        asked: &Asked,
+        coded: &Coded,
+        group: usize,
+        highest: &Highest,
+        reach: f32,
+        ahead: f32,
+    ) -> bool {
+        let (middle, spread) = HIGHEST[self.bits - 1];
+        let factors = group * GROUP..(group + 1) * GROUP;
+        let (shifts, scales) = (&coded.shifts[factors.clone()], &coded.scales[factors]);
+        let most: [f32; GROUP] = std::array::from_fn(|at| {
+            let sum = asked.step * highest.0[at] as f32 + asked.highest;
+            shifts[at] + scales[at] * (2.0 * middle * sum + reach * spread)
+        });
+        most.iter().all(|it| *it < ahead)
+    }
+
+    fn look_up(
+        &self,
+        asked: &Asked,
+        coded: &Coded,
+        group: usize,
+        plane: usize,
+        totals: &mut [u32; GROUP],
+    ) {
+        let from = group * self.planes_bytes() + plane * self.plane_bytes();
+        let plane = &coded.planes[from..from + self.plane_bytes()];
+        let tables = asked.tables.chunks(TABLE * MOST_TABLES);
+        for (tables, codes) in tables.zip(plane.chunks(TABLE * MOST_TABLES)) {
+            let sums = kernel::sums(tables, codes);
+            totals.iter_mut().zip(sums).for_each(|(it, sum)| *it += u32::from(sum));
+        }
+    }
+
+    /// [`Coder::estimate`], whose first part is known.
+    pub fn estimate_from(
+        &self,
+        asked: &Asked,
+        coded: &Coded,
+        group: usize,
+        near: f32,
+        highest: &Highest,
+    ) -> [f32; GROUP] {
+        let mut totals = highest.0.map(|it| it << (self.bits - 1));
+        for weight in 0..self.bits - 1 {
+            let mut sums = [0; GROUP];
+            self.look_up(asked, coded, group, weight, &mut sums);
+            totals.iter_mut().zip(sums).for_each(|(it, sum)| *it += sum << weight);
         }
         let factors = group * GROUP..(group + 1) * GROUP;
         let (shifts, scales) = (&coded.shifts[factors.clone()], &coded.scales[factors]);

@@ -106,6 +106,41 @@ fn margins_hold_for_whatever_rows() {
 }
 
 #[test]
+fn highest_bits_tell_which_groups_are_behind() {
+    for (dimension, bits) in [(512, 2), (128, 2), (100, 3), (64, 4)] {
+        let mut random = Random::new(11);
+        let coder = Coder::new(dimension, bits, true);
+        let centre: Vec<f32> = unit(&mut random, dimension).iter().map(|it| 0.5 * it).collect();
+        let turned = coder.rotated(&centre);
+        let (mut behind, mut before) = (0, 0);
+        for _ in 0..100 {
+            let query = unit(&mut random, dimension);
+            let mut rows: Vec<Vec<f32>> =
+                (0..GROUP - 1).map(|_| unit(&mut random, dimension)).collect();
+            rows.push(
+                unit(&mut random, dimension)
+                    .iter()
+                    .zip(&query)
+                    .map(|(a, b)| 0.8 * a + 0.6 * b)
+                    .collect(),
+            );
+            let mut groups = coder.empty(rows.len());
+            for (slot, row) in rows.iter().enumerate() {
+                coder.write(&mut groups, slot, &coder.code(&coder.rotated(row), &turned));
+            }
+            let mut coded = Coded::default();
+            assert!(coder.load(&mut coded, 1, &groups));
+            let asked = coder.ask(&coder.rotated(&query));
+            let highest = coder.highest(&asked, &coded, 0);
+            let ahead = dot(&query, &rows[GROUP - 1]) - dot(&query, &centre);
+            behind += usize::from(coder.is_behind(&asked, &coded, 0, &highest, 3.5, ahead));
+            before += usize::from(!coder.is_behind(&asked, &coded, 0, &highest, -3.5, ahead));
+        }
+        assert!(behind <= 2 && before <= 2, "{dimension}, {bits}: {behind} {before}");
+    }
+}
+
+#[test]
 fn slots_are_written_copied_and_cleared() {
     arbtest::arbtest(|u| {
         let bounded = u.arbitrary()?;
