@@ -271,6 +271,11 @@ fn what_is_asked_is_found_from_near_and_from_elsewhere() {
         turned.take(DIMENSION).map(|(number, sign)| number * sign).collect()
     });
     let elsewhere: Vec<Vec<f32>> = elsewhere.collect();
+    let nearest_of = |queries: Vec<Vec<f32>>| -> Vec<(Vec<f32>, Vec<i64>)> {
+        let all = |to: &[f32]| twin(rows.iter().map(|it| (it.0, &it.1)), to)[..10].to_vec();
+        queries.into_iter().map(|to| (to.clone(), all(&to))).collect()
+    };
+    let (near, elsewhere) = (nearest_of(near), nearest_of(elsewhere));
     for learned in [true, false] {
         if !learned {
             let sql = "UPDATE t_config SET value = 'nothing' WHERE key = 'learned'";
@@ -283,9 +288,8 @@ fn what_is_asked_is_found_from_near_and_from_elsewhere() {
                 );
                 let found: usize = queries
                     .iter()
-                    .map(|to| {
-                        let expected = twin(rows.iter().map(|it| (it.0, &it.1)), to);
-                        shared(&nearest(&connection, to, &sql).unwrap(), &expected[..10])
+                    .map(|(to, expected)| {
+                        shared(&nearest(&connection, to, &sql).unwrap(), expected)
                     })
                     .sum();
                 assert!(recall * 600.0 <= found as f64, "{found} of 600 where {recall} was asked");

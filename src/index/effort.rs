@@ -58,7 +58,7 @@ impl Learned {
     /// What is missed where so much is foreseen; none if nothing was learned.
     fn missed(&self, foreseen: f64) -> Option<f64> {
         let points = || LEVELS.into_iter().zip(self.0.iter().copied());
-        let above = points().filter(|it| foreseen <= it.0).last();
+        let above = points().rfind(|it| foreseen <= it.0);
         let below = points().find(|it| it.0 <= foreseen);
         Some(match (above?, below) {
             (above, None) => above.1,

@@ -277,12 +277,12 @@ impl Store {
     pub(super) fn split(&self, state: &mut State, at: usize) -> Result<()> {
         let dimension = state.dimension;
         let mut rows = self.taken_from_list(state.lists[at].list)?;
-        let halves = cluster::centres(&flat(&rows), dimension, 2);
+        // As they will be kept: rows that differ only beyond that would move in circles.
+        let halves = kept(&cluster::centres(&flat(&rows), dimension, 2));
         let nearest = cluster::assigned(&flat(&rows), &halves, dimension);
         let left = nearest.iter().filter(|it| it.0 == 0).count();
         state.lists[at].count = 0;
-        let half = kept(&halves[..dimension]);
-        state.centres[at * dimension..(at + 1) * dimension].copy_from_slice(&half);
+        state.centres[at * dimension..(at + 1) * dimension].copy_from_slice(&halves[..dimension]);
         let other = self.add_list(state, &halves[halves.len() - dimension..])?;
         if left == 0 || left == rows.len() {
             // All the same: any half is as good.

@@ -172,10 +172,13 @@ impl Store {
             self.distribute(&mut state, rows, &all)?;
         }
         let target = target(state.rows());
+        // Each makes a list; more of them than lists that short would mean that rows go in circles.
+        let mut splits = state.lists.len() + 4 * state.rows() / target;
         while let Some((at, count)) = state.longest().filter(|it| 2 * target < it.1) {
-            if work == 0 {
+            if work == 0 || splits == 0 {
                 break;
             }
+            splits -= 1;
             self.split(&mut state, at)?;
             work = work.saturating_sub(count);
         }

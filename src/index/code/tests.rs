@@ -75,7 +75,7 @@ fn margins_hold_for_whatever_rows() {
             })
             .collect();
         let worst = centre.iter().zip(coordinate).map(|(a, b)| a + 0.3 * b).collect();
-        let rows = vec![
+        let rows = [
             centre.clone(),
             query.clone(),
             query.iter().map(|it| -it).collect(),
