@@ -6,11 +6,13 @@ L2 and cosine order them alike.
 """
 
 import argparse
+import glob
 import json
 import os
 import platform
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import time
@@ -53,6 +55,8 @@ def sentences(data, library):
     connection = apsw.Connection("")
     connection.enable_load_extension(True)
     connection.load_extension(library)
+    runtime = glob.glob(sysconfig.get_paths()["purelib"] + "/onnxruntime/capi/libonnxruntime.so*")[0]
+    connection.execute("SELECT dualpath_runtime(?1)", (runtime,))
     described = json.load(open(f"{data}/flickr8k/dataset_flickr8k.json"))["images"]
     texts = [it["raw"] for image in described for it in image["sentences"]]
     encode = lambda sql, it: np.frombuffer(next(connection.execute(sql, (it,)))[0], "f4")
