@@ -63,7 +63,8 @@ fn number(connection: &Connection, sql: &str) -> i64 {
 /// The slow twin: every row's distance, sorted.
 fn twin<'a>(rows: impl Iterator<Item = (i64, &'a Vec<f32>)>, to: &[f32]) -> Vec<i64> {
     let distance = |row: &[f32]| {
-        1.0 - row.iter().zip(to).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+        let cosine = row.iter().zip(to).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        (1.0 - cosine).clamp(0.0, 2.0)
     };
     let mut all: Vec<(f64, i64)> = rows.map(|(id, row)| (distance(row), id)).collect();
     all.sort_by(|a, b| a.partial_cmp(b).unwrap());
@@ -156,6 +157,145 @@ fn random_work_keeps_the_promised_recall() {
     })
     .budget_ms(8_000);
     assert!(0 < listed && 9 * wanted <= 10 * found, "{found} of {wanted} found");
+}
+
+/// Rows that are hard to tell apart: the same vector many times, its neighbours in the last bit, and
+/// others on all sides of it.
+fn crowded(random: &mut arbtest::arbitrary::Unstructured<'_>) -> Vec<f32> {
+    let direction = vector(random.int_in_range(0..=2).unwrap_or(0));
+    let step = random.int_in_range(0..=3).unwrap_or(0);
+    let at = random.int_in_range(0..=DIMENSION - 1).unwrap_or(0);
+    let mut numbers = direction;
+    match step {
+        0 => {}
+        1 => numbers[at] = f32::from_bits(numbers[at].to_bits() ^ 1),
+        2 => numbers[at] += 1e-4,
+        _ => numbers = numbers.iter().map(|it| -it).collect(),
+    }
+    let length = numbers.iter().map(|it| f64::from(*it).powi(2)).sum::<f64>().sqrt();
+    match (length - 1.0).abs() < 1e-6 {
+        true => numbers,
+        false => numbers.into_iter().map(|it| (f64::from(it) / length) as f32).collect(),
+    }
+}
+
+#[test]
+fn exact_answers_are_those_of_the_twin_in_a_crowd() {
+    arbtest::arbtest(|random| {
+        let connection = host::memory();
+        made(&connection);
+        let rows: Vec<(i64, Vec<f32>)> =
+            (0..500).map(|it| (it * 7 % 500 + 1, crowded(random))).collect();
+        let transaction = connection.unchecked_transaction().unwrap();
+        let mut insert =
+            connection.prepare("INSERT INTO t(rowid, embedding) VALUES (?1, ?2)").unwrap();
+        for (rowid, numbers) in &rows {
+            insert.execute(params![rowid, bytes(numbers)]).unwrap();
+        }
+        transaction.commit().unwrap();
+        connection.execute_batch("INSERT INTO t(t) VALUES ('optimize')").unwrap();
+        assert!(0 < number(&connection, "SELECT count(*) FROM t_codes"));
+        for _ in 0..4 {
+            let to = crowded(random);
+            let expected = twin(rows.iter().map(|it| (it.0, &it.1)), &to);
+            let some = random.int_in_range(1..=30)?;
+            for (filter, rest) in [("", some), (" AND rowid > 250", 20)] {
+                let sql = format!(
+                    "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 1{filter} ORDER BY distance LIMIT {rest}"
+                );
+                let allowed = expected.iter().filter(|it| filter.is_empty() || 250 < **it);
+                let allowed: Vec<i64> = allowed.copied().take(rest).collect();
+                assert_eq!(nearest(&connection, &to, &sql).unwrap(), allowed);
+            }
+            let all = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 1 ORDER BY distance";
+            assert_eq!(nearest(&connection, &to, all).unwrap(), expected);
+        }
+        Ok(())
+    })
+    .budget_ms(4_000);
+}
+
+/// A file whose codes have no bounds: searched exactly by reading all, until it is rebuilt.
+#[test]
+fn a_database_of_format_3_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("t.db");
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/databases/format-3.db");
+    std::fs::copy(old, &database).unwrap();
+    let connection = open(&database);
+    let mut rows = BTreeMap::new();
+    let mut statement = connection.prepare("SELECT rowid, embedding FROM t").unwrap();
+    let mut stored = statement.query([]).unwrap();
+    while let Some(row) = stored.next().unwrap() {
+        let blob: Vec<u8> = row.get(1).unwrap();
+        let numbers = blob.as_chunks::<4>().0.iter().map(|it| f32::from_le_bytes(*it)).collect();
+        rows.insert(row.get::<_, i64>(0).unwrap(), numbers);
+    }
+    let format = "SELECT value FROM t_config WHERE key = 'format'";
+    for (work, expected) in [
+        ("SELECT 1", 3),
+        ("DELETE FROM t WHERE rowid = 300", 3),
+        ("INSERT INTO t(t) VALUES ('optimize')", 3),
+        ("INSERT INTO t(t) VALUES ('rebuild')", 4),
+    ] {
+        connection.execute_batch(work).unwrap();
+        if work.starts_with("DELETE") {
+            rows.remove(&300);
+        }
+        assert_eq!(check(&connection), "ok");
+        assert_eq!(number(&connection, format), expected);
+        for seed in 0..20 {
+            let to = vector(seed);
+            let expected = &twin(rows.iter().map(|it| (*it.0, it.1)), &to)[..5];
+            let exact = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 1 ORDER BY distance LIMIT 5";
+            assert_eq!(nearest(&connection, &to, exact).unwrap(), expected);
+            let likely = nearest(&connection, &to, &exact.replace("recall = 1", "recall = 0.99"));
+            assert!(4 <= shared(&likely.unwrap(), expected));
+        }
+    }
+}
+
+#[test]
+fn what_is_asked_is_found_from_near_and_from_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let connection = filled(&folder.path().join("t.db"), 4_000);
+    let rows: Vec<(i64, Vec<f32>)> = (1..=4_000).map(|it| (it, vector(it))).collect();
+    let expected: f64 = connection
+        .query_row("SELECT json_extract(dualpath_status('t'), '$.expected')", [], |row| row.get(0))
+        .unwrap();
+    assert!((0.98..=1.0).contains(&expected), "{expected}");
+    // Rows lie about twenty directions: these queries are as they are, and on the far side of nowhere.
+    let near: Vec<Vec<f32>> = (0..60).map(|it| vector(50_000 + 31 * it)).collect();
+    let elsewhere = near.iter().enumerate().map(|(at, it)| {
+        let turned = it.iter().cycle().skip(at % DIMENSION).zip([1.0, -1.0].iter().cycle());
+        turned.take(DIMENSION).map(|(number, sign)| number * sign).collect()
+    });
+    let elsewhere: Vec<Vec<f32>> = elsewhere.collect();
+    let nearest_of = |queries: Vec<Vec<f32>>| -> Vec<(Vec<f32>, Vec<i64>)> {
+        let all = |to: &[f32]| twin(rows.iter().map(|it| (it.0, &it.1)), to)[..10].to_vec();
+        queries.into_iter().map(|to| (to.clone(), all(&to))).collect()
+    };
+    let (near, elsewhere) = (nearest_of(near), nearest_of(elsewhere));
+    for learned in [true, false] {
+        if !learned {
+            let sql = "UPDATE t_config SET value = 'nothing' WHERE key = 'learned'";
+            assert_eq!(connection.execute(sql, []).unwrap(), 1);
+        }
+        for recall in [0.8, 0.9, 0.95, 0.99] {
+            for queries in [&near, &elsewhere] {
+                let sql = format!(
+                    "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = {recall} ORDER BY distance LIMIT 10"
+                );
+                let found: usize = queries
+                    .iter()
+                    .map(|(to, expected)| {
+                        shared(&nearest(&connection, to, &sql).unwrap(), expected)
+                    })
+                    .sum();
+                assert!(recall * 600.0 <= found as f64, "{found} of 600 where {recall} was asked");
+            }
+        }
+    }
 }
 
 #[test]

@@ -6,11 +6,13 @@ L2 and cosine order them alike.
 """
 
 import argparse
+import glob
 import json
 import os
 import platform
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import time
@@ -35,9 +37,9 @@ def draw(count, dimension, random, shape):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def synthetic(rows, dimension):
+def synthetic(rows, dimension, seed=1):
     """Unit vectors in 1,000 clusters with a decaying spectrum and a common offset, as embeddings have."""
-    random = np.random.default_rng(1)
+    random = np.random.default_rng(seed)
     spread = np.sqrt((1 / np.arange(1, dimension + 1)) / np.sum(1 / np.arange(1, dimension + 1))).astype("f4")
     rotation = np.linalg.qr(random.standard_normal((dimension, dimension)))[0].astype("f4")
     centres = random.standard_normal((1000, dimension), dtype="f4") * spread
@@ -53,6 +55,8 @@ def sentences(data, library):
     connection = apsw.Connection("")
     connection.enable_load_extension(True)
     connection.load_extension(library)
+    runtime = glob.glob(sysconfig.get_paths()["purelib"] + "/onnxruntime/capi/libonnxruntime.so*")[0]
+    connection.execute("SELECT dualpath_runtime(?1)", (runtime,))
     described = json.load(open(f"{data}/flickr8k/dataset_flickr8k.json"))["images"]
     texts = [it["raw"] for image in described for it in image["sentences"]]
     encode = lambda sql, it: np.frombuffer(next(connection.execute(sql, (it,)))[0], "f4")
@@ -72,11 +76,23 @@ def prepared(arguments):
             rows, queries = sentences(arguments.sentences, arguments.extension)
         else:
             rows, queries = synthetic(arguments.rows, arguments.dimension)
-        near = np.concatenate([queries @ rows[it : it + BLOCK].T for it in range(0, len(rows), BLOCK)], 1)
         np.save(folder + "/rows.npy", rows)
         np.save(folder + "/queries.npy", queries)
-        np.save(folder + "/truth.npy", np.argsort(-near, axis=1)[:, :K] + 1)
+        np.save(folder + "/truth.npy", exact(rows, queries))
     return folder
+
+
+def exact(rows, queries):
+    """The numbers of the nearest rows, from 1 on."""
+    near, best = np.empty((len(queries), 0), "f4"), np.empty((len(queries), 0), "i8")
+    for start in range(0, len(rows), BLOCK):
+        block = queries @ rows[start : start + BLOCK].T
+        near = np.concatenate([near, block], 1)
+        numbers = np.arange(start + 1, start + 1 + block.shape[1])
+        best = np.concatenate([best, np.broadcast_to(numbers, block.shape)], 1)
+        order = np.argsort(-near, axis=1, kind="stable")[:, :K]
+        near, best = np.take_along_axis(near, order, 1), np.take_along_axis(best, order, 1)
+    return best
 
 
 def blocks(folder):

@@ -1,6 +1,6 @@
 //! Groups of near vectors and their centres: Lloyd's k-means, on vectors laid end to end.
 
-use super::kernel::products;
+use super::kernel::{products, square};
 use super::rotation::Random;
 
 /// Rows whose products are held at a time.
@@ -10,7 +10,7 @@ const ROUNDS: usize = 8;
 
 /// Which centre is the nearest of each row, and the square of how far it is.
 pub fn assigned(rows: &[f32], centres: &[f32], dimension: usize) -> Vec<(usize, f32)> {
-    let squares: Vec<f32> = centres.chunks_exact(dimension).map(square_of).collect();
+    let squares: Vec<f32> = centres.chunks_exact(dimension).map(square).collect();
     let mut found = Vec::with_capacity(rows.len() / dimension);
     let mut near = Vec::new();
     for rows in rows.chunks(AT_ONCE * dimension) {
@@ -23,7 +23,7 @@ pub fn assigned(rows: &[f32], centres: &[f32], dimension: usize) -> Vec<(usize, 
                     best = (at, distance);
                 }
             }
-            found.push((best.0, (best.1 + square_of(row)).max(0.0)));
+            found.push((best.0, (best.1 + square(row)).max(0.0)));
         }
     }
     found
@@ -64,10 +64,6 @@ pub fn centres(rows: &[f32], dimension: usize, count: usize) -> Vec<f32> {
         }
     }
     centres
-}
-
-fn square_of(vector: &[f32]) -> f32 {
-    vector.iter().map(|it| it * it).sum()
 }
 
 #[cfg(test)]

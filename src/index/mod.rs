@@ -1,4 +1,4 @@
-//! Exact search over blocks of vectors; vectors in, neighbours out, no SQLite.
+//! Search over blocks of vectors, exact or likely; vectors in, neighbours out, no SQLite.
 //!
 //! A vector is kept in two planes: `high`, every number rounded to its upper sixteen bits (a
 //! bfloat16), and `low`, what is missing to the float. The scan reads only the high plane, half
@@ -9,10 +9,14 @@ pub mod plane;
 mod kernel;
 mod nearest;
 mod probe;
+mod certain;
+mod effort;
 pub mod code;
 pub mod cluster;
 mod rotation;
 
+pub use certain::certain;
+pub use effort::{Effort, LEVELS, Learned};
 pub use kernel::name as simd;
 pub use nearest::{Found, Hit, Rows, Show, Source, Want, nearest};
 pub use probe::{List, Listed, Lists, likely};

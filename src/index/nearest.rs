@@ -109,16 +109,13 @@ pub fn nearest(source: &impl Source, query: &Embedding, want: &Want) -> Result<V
                 search.meet(Found { block, slot, rowid: *rowid }, 1.0 - cosine);
             }
         }
-        if MOST_IN_QUESTION < search.question.len() {
-            search.settle(source)?;
-        }
-        Ok(())
+        search.settle_some(source)
     })?;
     search.settled(source)
 }
 
 /// How far an approximate distance can be from the exact one: rounding, and float32 sums.
-fn slack(dimension: usize) -> f64 {
+pub(super) fn slack(dimension: usize) -> f64 {
     ROUNDING + dimension as f64 * f64::from(f32::EPSILON)
 }
 
@@ -188,14 +185,27 @@ impl<'a> Search<'a> {
 
     /// The farthest approximate distance that can still belong to an answer.
     fn bound(&self) -> f64 {
-        let mut bound = self.want.within + self.slack;
+        self.farthest() + self.slack
+    }
+
+    /// The farthest that an answer can be.
+    pub(super) fn farthest(&self) -> f64 {
+        let mut farthest = self.want.within;
         if let Some(last) = self.likely.peek().filter(|_| self.likely.len() == self.want.count) {
-            bound = bound.min(last.0 + 2.0 * self.slack);
+            farthest = farthest.min(last.0 + self.slack);
         }
         if let Some(last) = self.exact.peek().filter(|_| self.exact.len() == self.want.count) {
-            bound = bound.min(last.distance + self.slack);
+            farthest = farthest.min(last.distance);
         }
-        bound
+        farthest
+    }
+
+    /// Looks at the rows in question as a whole once they are many.
+    pub(super) fn settle_some(&mut self, source: &impl Source) -> Result<()> {
+        if self.question.len() <= MOST_IN_QUESTION {
+            return Ok(());
+        }
+        self.settle(source)
     }
 
     /// The answers.

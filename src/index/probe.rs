@@ -1,6 +1,6 @@
 //! Approximate search: the lists whose centres are near, and of their rows those that look near.
 //!
-//! Two things can go wrong, and both are held to a share of what the wanted recall allows. A list that
+//! Two things can go wrong, and the effort says how far either may (`effort.rs`). A list that
 //! is not opened may hold an answer: how many is foreseen from how the rows of the lists already
 //! opened lie about their centres, *as this query sees them*, so that a sentence among photographs,
 //! which is far from everything, opens more lists. A code may make an answer look too far: codes
@@ -11,7 +11,8 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 
 use super::code::{Coded, Coder, GROUP};
-use super::kernel::{dot, products};
+use super::effort::{Effort, Learned};
+use super::kernel::{dot, products, square};
 use super::nearest::{Approximate, Found, Hit, Search, Show, Source, Want};
 use super::plane::ROUNDING;
 use crate::embedding::Embedding;
@@ -21,15 +22,12 @@ use crate::error::Result;
 const FIRST_LISTS: usize = 8;
 /// The share of rows that make up the far tail.
 const TAIL: f64 = 0.02;
-/// One in so many rows of a list tells how all lie.
+/// Standard deviations more than codes may err by, where only highest bits are known.
+const CLOSER: f32 = 0.5;
+/// One in so many groups of a list tells how all lie.
 const SOME: usize = 4;
 /// Candidates that are looked at together.
 const TOGETHER: usize = 32;
-/// Of the answers that may be missed, those in lists that are not opened. With twice as many, 0.9865 of
-/// the answers were found where 0.99 was asked for, in 100,000 clustered rows of 512 dimensions.
-const UNOPENED: f64 = 0.1;
-/// Of the answers that may be missed, those whose codes mislead.
-const MISLED: f64 = 0.25;
 /// Standard deviations of a high plane's rounding, as a share of its bound, within which rows are
 /// looked at in full.
 const ROUNDED: f64 = 4.0;
@@ -53,9 +51,29 @@ pub struct Lists {
     pub lists: Vec<List>,
     /// Their centres, in the same order.
     pub centres: Vec<f32>,
+    /// The squares of their lengths.
+    squares: Vec<f32>,
+    /// What searching them for some of their own rows has shown.
+    pub learned: Learned,
 }
 
 impl Lists {
+    /// Lists whose centres lie one after the other.
+    pub fn new(coder: Coder, lists: Vec<List>, centres: Vec<f32>, learned: Learned) -> Lists {
+        let dimension = centres.len() / lists.len().max(1);
+        let squares = centres.chunks_exact(dimension.max(1)).map(square).collect();
+        Lists { coder, lists, centres, squares, learned }
+    }
+
+    /// The square of a unit vector's distance from a centre, and most that it may be off by;
+    /// `near` is their dot product.
+    pub fn away(&self, at: usize, near: f32) -> (f32, f32) {
+        let square = self.squares[at];
+        let dimension = (self.centres.len() / self.lists.len()) as f32;
+        let off = 4.0 * (dimension + 4.0) * f32::EPSILON * (1.0 + square);
+        ((1.0 + square - 2.0 * near).max(0.0), off)
+    }
+
     /// How many rows are in lists.
     pub fn rows(&self) -> usize {
         self.lists.iter().map(|it| it.count).sum()
@@ -77,14 +95,14 @@ pub trait Listed: Source {
     fn high(&self, rows: &[Found], show: &mut dyn FnMut(usize, &[u8])) -> Result<()>;
 }
 
-/// The nearest rows to `query`, nearest first; of those that [`super::nearest`] finds, at least about
-/// the share `recall`, below 1. `want.after` is not for this search.
+/// The nearest rows to `query`, nearest first; most of those that [`super::nearest`] finds, by the
+/// effort. `want.after` is not for this search.
 pub fn likely(
     source: &impl Listed,
     lists: &Lists,
     query: &Embedding,
     want: &Want,
-    recall: f64,
+    effort: Effort,
 ) -> Result<Vec<Hit>> {
     if want.count == 0 {
         return Ok(Vec::new());
@@ -94,7 +112,7 @@ pub fn likely(
         lists,
         query,
         want,
-        reach: deviations_for((1.0 - recall) * MISLED),
+        reach: deviations_for(effort.misled),
         seen: Vec::new(),
         best: BinaryHeap::new(),
         surely: BinaryHeap::new(),
@@ -110,7 +128,7 @@ pub fn likely(
         }
         Ok(())
     })?;
-    probe.open_lists(1.0 - recall)?;
+    probe.open_lists(effort.unopened)?;
     probe.answers()
 }
 
@@ -190,8 +208,9 @@ impl<S: Listed> Probe<'_, S> {
         (1.0 - most) as f32
     }
 
-    fn open_lists(&mut self, missable: f64) -> Result<()> {
-        let Lists { coder, lists, centres } = self.lists;
+    fn open_lists(&mut self, unopened_share: f64) -> Result<()> {
+        let Lists { coder, lists, centres, .. } = self.lists;
+        let away = |at: usize, near: f32| self.lists.away(at, near).0.sqrt();
         let asked = coder.ask(&coder.rotated(self.query.as_slice()));
         let dimension = self.query.dimension();
         let mut near = Vec::new();
@@ -205,13 +224,7 @@ impl<S: Listed> Probe<'_, S> {
         let mut opened = 0;
         while 0 < at_once {
             for at in unopened.drain(..at_once) {
-                let centre = &centres[at * dimension..(at + 1) * dimension];
-                let away: f32 = centre
-                    .iter()
-                    .zip(self.query.as_slice())
-                    .map(|(centre, query)| (centre - query) * (centre - query))
-                    .sum();
-                self.open(&asked, &lists[at], near[at], away.sqrt())?;
+                self.open(&asked, &lists[at], near[at], away(at, near[at]))?;
             }
             opened += at_once;
             self.look(true)?;
@@ -227,7 +240,7 @@ impl<S: Listed> Probe<'_, S> {
                 (count as f64 * self.lie.beyond(ahead), *at)
             }));
             let mut left: f64 = expected.iter().map(|it| it.0).sum();
-            let most = missable * UNOPENED * answers as f64;
+            let most = unopened_share * answers as f64;
             if left <= most && (full || self.want.within.is_finite()) {
                 return Ok(());
             }
@@ -256,11 +269,20 @@ impl<S: Listed> Probe<'_, S> {
         let mut floor = self.floor();
         let per_spread = 1.0 / list.spread.sqrt().max(1e-9);
         for (group, (block, first)) in coded.groups.iter().enumerate() {
-            let estimates = coder.estimate(asked, &coded, group, near);
+            let highest = coder.highest(asked, &coded, group);
+            // The groups that tell how all rows lie are estimated in any case.
+            let tells = group % SOME == 0;
+            let reach = self.reach + CLOSER;
+            let ahead = floor - near;
+            if !tells && coder.is_behind(asked, &coded, group, &highest, reach, ahead) {
+                continue;
+            }
+            let estimates = coder.estimate_from(asked, &coded, group, near, &highest);
             let deviations = coder.deviations(&coded, group).map(|it| it * away);
-            let some =
-                estimates.iter().skip(group % SOME).step_by(SOME).filter(|it| it.is_finite());
-            self.lie.ahead.extend(some.map(|it| (it - near) * per_spread));
+            if tells {
+                let some = estimates.iter().filter(|it| it.is_finite());
+                self.lie.ahead.extend(some.map(|it| (it - near) * per_spread));
+            }
             let most: [f32; GROUP] =
                 std::array::from_fn(|at| estimates[at] + self.reach * deviations[at]);
             for at in 0..GROUP {

@@ -168,10 +168,15 @@ pub fn dualpath_status(context: &Context, arguments: &[Value<'_>]) -> Result<Out
         Some(_) => store.made().recall.unwrap_or(RECALL_WANTED),
         None => 1.0,
     };
+    let expected = match store.lists()?.filter(|_| recall < 1.0) {
+        Some(lists) => (lists.learned.expected(recall) * 1e4).round() / 1e4,
+        None => 1.0,
+    };
     let listed = listed.unwrap_or_default();
     let status = serde_json::json!({
         "rows": rows,
         "recall": recall,
+        "expected": expected,
         "lists": listed.lists,
         "pending": listed.pending,
         "long": listed.long,

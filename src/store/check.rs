@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::Store;
+use super::blocks::{PLACE_BITS, ROWID_BYTES, packed, rowids};
 use super::lists::list_of;
-use super::{PLACE_BITS, ROWID_BYTES, Store, integer, packed, rowids};
+use super::statements::integer;
 use crate::embedding::Embedding;
 use crate::error::Result;
 use crate::index::code::centre_of;

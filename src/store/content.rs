@@ -1,6 +1,7 @@
 //! The table or view that an index is over, and what was seen of it last.
 
-use super::{Store, integer};
+use super::Store;
+use super::statements::integer;
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
 use crate::sqlite::{Db, Statement, Value, quoted};

@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::{LIST_BLOCKS, LISTED, LISTED_FORMAT, Store, blob, integer, rowids};
+use super::blocks::{ROWID_BYTES, rowids};
+use super::statements::{blob, integer};
+use super::{BOUNDED_FORMAT, LIST_BLOCKS, LISTED, LISTED_FORMAT, Store};
 use crate::error::Result;
 use crate::index::code::{Coded, Coder, GROUP, MOST_BITS, centre_of};
 use crate::index::plane::BYTES;
 use crate::index::{Found, List, Listed, Lists, Show};
 use crate::sqlite::Value;
 
-/// Bytes of codes that are kept.
-const MOST_KEPT: usize = 40 * 1024 * 1024;
+/// Bytes of codes and rowids that are kept.
+const MOST_KEPT: usize = 48 * 1024 * 1024;
 
 /// What was read of the lists in one state of the database.
 pub struct Kept {
@@ -20,6 +22,24 @@ pub struct Kept {
     codes: HashMap<i64, Rc<Coded>>,
     rowids: HashMap<i64, Rc<Vec<i64>>>,
     bytes: usize,
+}
+
+impl Kept {
+    /// Gives up whatever comes first until there is room, so that reading all lists one after the
+    /// other leaves most of them kept.
+    fn make_room(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        while MOST_KEPT < self.bytes {
+            if let Some(block) = self.rowids.keys().next().copied() {
+                let rowids = self.rowids.remove(&block);
+                self.bytes -= ROWID_BYTES * rowids.map_or(0, |it| it.len());
+            } else if let Some(list) = self.codes.keys().next().copied() {
+                self.bytes -= self.codes.remove(&list).map_or(0, |it| it.bytes());
+            } else {
+                return;
+            }
+        }
+    }
 }
 
 /// The first and the last number that a block of a list can have.
@@ -39,10 +59,14 @@ impl Store {
         if let Some(known) = self.listed.get() {
             return Ok(known);
         }
-        let sql = "SELECT value FROM {config} WHERE key = 'format'";
-        let listed = self.first(sql, &[], |row| integer(row, 0))? == Some(LISTED_FORMAT);
+        let listed = LISTED_FORMAT <= self.format()?;
         self.listed.set(Some(listed));
         Ok(listed)
+    }
+
+    fn format(&self) -> Result<i64> {
+        let sql = "SELECT value FROM {config} WHERE key = 'format'";
+        Ok(self.first(sql, &[], |row| integer(row, 0))?.unwrap_or(0))
     }
 
     /// Forgets what was read of the lists, after a change to them or its end.
@@ -78,7 +102,8 @@ impl Store {
         let bits = self.first(sql, &[], |row| integer(row, 0))?.unwrap_or(0);
         match usize::try_from(bits) {
             Ok(bits) if (1..=MOST_BITS).contains(&bits) => {
-                Ok(Coder::new(self.made.dimension, bits))
+                let bounded = BOUNDED_FORMAT <= self.format()?;
+                Ok(Coder::new(self.made.dimension, bits, bounded))
             }
             _ => Err(self.damaged("config", format!("'bits' is {bits} (1 to {MOST_BITS})"))),
         }
@@ -112,7 +137,7 @@ impl Store {
             lists.push(List { list, count, spread: spread as f32 });
             Ok(())
         })?;
-        Ok(Lists { coder: self.coder()?, lists, centres })
+        Ok(Lists::new(self.coder()?, lists, centres, self.learned()?))
     }
 
     fn read_codes(&self, lists: &Lists, list: i64) -> Result<Coded> {
@@ -153,7 +178,7 @@ impl Store {
             self.damaged("blocks", format!("block {block} has codes, but no rows"))
         })?);
         self.with_kept(|it| {
-            it.bytes += super::ROWID_BYTES * found.len();
+            it.make_room(ROWID_BYTES * found.len());
             it.rowids.insert(block, found.clone());
         });
         Ok(found)
@@ -183,12 +208,7 @@ impl Listed for Store {
         };
         let codes = Rc::new(self.read_codes(&lists, list)?);
         self.with_kept(|it| {
-            it.bytes += codes.bytes();
-            if MOST_KEPT < it.bytes {
-                it.codes.clear();
-                it.rowids.clear();
-                it.bytes = codes.bytes();
-            }
+            it.make_room(codes.bytes());
             it.codes.insert(list, codes.clone());
         });
         Ok(codes)

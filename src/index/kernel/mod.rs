@@ -42,6 +42,11 @@ pub fn products(rows: &[f32], centres: &[f32], dimension: usize, out: &mut Vec<f
     (CHOSEN.products)(rows, centres, dimension, out);
 }
 
+/// The square of a vector's length.
+pub fn square(vector: &[f32]) -> f32 {
+    products::dot(vector, vector)
+}
+
 /// Which kernels run here: `avx512`, `avx2`, `neon` or `plain`.
 pub fn name() -> &'static str {
     CHOSEN.name

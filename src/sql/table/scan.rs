@@ -7,7 +7,7 @@ use super::options::{is_recall, not_recall};
 use super::{CONTENT_ROWID, DISTANCE, Dualpath, EMBEDDING, IMAGE, K, KIND, RECALL, TEXT};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
-use crate::index::{Hit, Rows, Source, Want, likely, nearest};
+use crate::index::{Hit, Lists, Rows, Source, Want, certain, likely, nearest};
 use crate::sqlite::{Argument, Constraint, Operator, Plan, Value, Verdict};
 use crate::store::Store;
 
@@ -206,11 +206,17 @@ impl Neighbours {
             self.want.count = (self.want.count * MORE).min(MOST_HITS);
         }
         let Neighbours { query, want, recall, shown } = self;
-        let hits = match store.lists()?.filter(|_| *recall < 1.0) {
-            Some(lists) if (*shown + want.count) * LOOKED_UP as usize <= lists.rows() => {
+        let exact = 1.0 <= *recall;
+        let few = |lists: &Lists, count: usize| count * LOOKED_UP as usize <= lists.rows();
+        let hits = match store.lists()? {
+            Some(lists) if exact && lists.coder.is_bounded() && few(&lists, want.count) => {
+                certain(store, &lists, query, want)?
+            }
+            Some(lists) if !exact && few(&lists, *shown + want.count) => {
                 // Its order does not depend on how many rows are wanted, so it is that of one search.
                 let whole = Want { count: *shown + want.count, after: None, ..want.clone() };
-                let mut hits = likely(store, &lists, query, &whole, *recall)?;
+                let effort = lists.learned.effort(*recall);
+                let mut hits = likely(store, &lists, query, &whole, effort)?;
                 hits.retain(|it| want.after.is_none_or(|after| after < *it));
                 hits
             }

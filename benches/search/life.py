@@ -1,0 +1,190 @@
+"""How dualpath's costs grow with the table, what inserting into a built index costs, and how recall holds.
+
+Each part is one command of less than four minutes; tables once built stay in the cache.
+"""
+
+import argparse
+import os
+import sqlite3
+import tempfile
+
+import apsw
+import numpy as np
+
+import measure
+from measure import K, clock, machine, prepared, synthetic
+
+SIZES = (10_000, 100_000, 1_000_000)
+DIMENSION = 128
+RECALLS = ("0.95", "0.99", "1")
+CREATE = f"CREATE VIRTUAL TABLE t USING dualpath(dimensions = {DIMENSION})"
+INSERT = "INSERT INTO t(rowid, embedding) VALUES (?1, ?2)"
+ASK = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = {} ORDER BY distance LIMIT ?2"
+TRANSACTION = 1_000
+
+
+def opened(arguments, database):
+    connection = apsw.Connection(database)
+    connection.enable_load_extension(True)
+    connection.load_extension(arguments.extension)
+    return connection
+
+
+def insert(connection, rows, first):
+    """Inserts in one transaction; the CPU seconds that it took."""
+    values = [(first + at, row.tobytes()) for at, row in enumerate(rows)]
+    started = clock()[0]
+    connection.execute("BEGIN")
+    connection.executemany(INSERT, values)
+    connection.execute("COMMIT")
+    return clock()[0] - started
+
+
+def built(arguments, rows):
+    """A table of that many rows, built once for each version of the library, and its data's folder."""
+    arguments.rows, arguments.dimension, arguments.sentences = rows, DIMENSION, None
+    data = prepared(arguments)
+    stamp = int(os.path.getmtime(arguments.extension))
+    database = f"{data}/dualpath-{stamp}.db"
+    if not os.path.exists(database):
+        for old in os.listdir(data):
+            if old.startswith("dualpath-"):
+                os.remove(f"{data}/{old}")
+        connection = opened(arguments, database + ".part")
+        connection.execute(CREATE)
+        seconds = insert(connection, np.load(data + "/rows.npy"), 1)
+        connection.close()
+        os.rename(database + ".part", database)
+        size = os.path.getsize(database) / (4 * rows * DIMENSION)
+        print(f"{rows:,} rows: built in {seconds:.1f} CPU s, peak {measure.status('VmHWM'):.0f} MB, file {size:.2f} x the vectors")
+    return database, data
+
+
+def asked(connection, queries, truth, recall):
+    """Recall, and the median CPU milliseconds a query."""
+    sql, took, found = ASK.format(recall), [], 0
+    for at, query in enumerate(np.concatenate([queries[:20], queries])):
+        started = clock()[0]
+        answer = {it[0] for it in connection.execute(sql, (query.tobytes(), K))}
+        if 20 <= at:
+            took.append((clock()[0] - started) * 1e3)
+            found += len(answer & set(truth[at - 20].tolist()))
+    return found / K / len(queries), float(np.median(took))
+
+
+def growth(arguments):
+    measured = {it: [] for it in RECALLS}
+    for rows in SIZES:
+        database, data = built(arguments, rows)
+        queries, truth = np.load(data + "/queries.npy"), np.load(data + "/truth.npy")
+        connection = opened(arguments, database)
+        for recall in RECALLS:
+            found, cpu = asked(connection, queries, truth, recall)
+            measured[recall].append(cpu)
+            print(f"{rows:>9,} x {DIMENSION}, recall {recall:4}: found {found:.4f}, {cpu:.3f} ms CPU a query", flush=True)
+        private = measure.status("RssAnon")
+        print(f"{rows:>9,} x {DIMENSION}: {private:.0f} MB of private memory in the whole process")
+    fits = {}
+    for recall, cpu in measured.items():
+        fits[recall] = float(np.polyfit(np.log(SIZES), np.log(cpu), 1)[0])
+        print(f"recall {recall}: CPU grows as rows^{fits[recall]:.2f}")
+    picture = os.path.join(os.path.dirname(__file__), "../record/search-growth.svg")
+    with open(picture, "w") as file:
+        file.write(drawn(measured, fits))
+
+
+def drawn(measured, fits):
+    """Milliseconds over rows, both logarithmic; legible on white and on black."""
+    everything = [one for cpu in measured.values() for one in cpu]
+    low, high = np.floor(np.log10(min(everything))), np.ceil(np.log10(max(everything)))
+    across = lambda rows: 70 + 400 * (np.log10(rows) - 4) / 2
+    up = lambda cpu: 270 - 230 * (np.log10(cpu) - low) / (high - low)
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 320" font-family="sans-serif" font-size="13">',
+        "<style>text{fill:#24292f}.axis{stroke:#8c959f}"
+        "@media(prefers-color-scheme:dark){text{fill:#e6edf3}}</style>",
+        '<text x="70" y="22">CPU milliseconds a query, ten nearest of clustered rows of 128 dimensions</text>',
+    ]
+    for power in range(int(low), int(high) + 1):
+        y = up(10.0**power)
+        parts.append(f'<line class="axis" stroke-opacity="0.4" x1="70" y1="{y:.0f}" x2="470" y2="{y:.0f}"/>')
+        parts.append(f'<text x="62" y="{y + 4:.0f}" text-anchor="end">{10.0**power:g}</text>')
+    for rows in SIZES:
+        parts.append(f'<text x="{across(rows):.0f}" y="292" text-anchor="middle">{rows:,}</text>')
+    parts.append('<text x="270" y="312" text-anchor="middle">rows</text>')
+    for (recall, cpu), colour in zip(measured.items(), ("#2da44e", "#0f7fd6", "#cf7a12")):
+        points = [(across(rows), up(one)) for rows, one in zip(SIZES, cpu)]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{line}"/>')
+        parts += [f'<circle fill="{colour}" r="3.5" cx="{x:.1f}" cy="{y:.1f}"/>' for x, y in points]
+        name = "exact" if recall == "1" else f"recall {recall}"
+        words = f"{name}: rows^{fits[recall]:.2f}"
+        parts.append(f'<text x="480" y="{points[-1][1] + 4:.0f}">{words}</text>')
+    return "\n".join(parts) + "\n</svg>\n"
+
+
+def inserts(arguments):
+    database, _ = built(arguments, SIZES[-1])
+    rows, _ = synthetic(20 * TRANSACTION, DIMENSION, seed=2)
+    with tempfile.TemporaryDirectory(dir=arguments.cache) as folder:
+        copy = folder + "/t.db"
+        with sqlite3.connect(database) as old, sqlite3.connect(copy) as new:
+            old.backup(new)
+        connection = opened(arguments, copy)
+        took = []
+        for start in range(0, len(rows), TRANSACTION):
+            first = SIZES[-1] + 1 + start
+            took.append(insert(connection, rows[start : start + TRANSACTION], first) / TRANSACTION * 1e6)
+            found = next(connection.execute(ASK.format("0.99"), (rows[start].tobytes(), 1)))[0]
+            assert found == first, (found, first)
+        print(
+            f"{len(rows):,} rows into {SIZES[-1]:,} x {DIMENSION}, {TRANSACTION:,} a transaction: "
+            f"{np.mean(took):.0f} us CPU a row, median {np.median(took):.0f}, largest {max(took):.0f}"
+        )
+
+
+def drift(arguments):
+    """A table that doubles, and one of which half is replaced by other data, beside fresh ones."""
+    half = 50_000
+    old, old_queries = synthetic(2 * half, DIMENSION)
+    new, new_queries = synthetic(half, DIMENSION, seed=3)
+    for name, rows, queries in (
+        ("doubled", old, old_queries),
+        ("half of it replaced", np.concatenate([old[:half], new]), np.concatenate([old_queries[:100], new_queries[:100]])),
+    ):
+        truth = measure.exact(rows, queries)
+        with tempfile.TemporaryDirectory(dir=arguments.cache) as folder:
+            fresh = opened(arguments, folder + "/fresh.db")
+            fresh.execute(CREATE)
+            insert(fresh, rows, 1)
+            grown = opened(arguments, folder + "/grown.db")
+            grown.execute(CREATE)
+            first = rows[:half] if name == "doubled" else old
+            insert(grown, first, 1)
+            for start in range(half, 2 * half, TRANSACTION):
+                if name != "doubled":
+                    span = (start + 1, start + TRANSACTION)
+                    grown.execute("DELETE FROM t WHERE rowid BETWEEN ?1 AND ?2", span)
+                insert(grown, rows[start : start + TRANSACTION], start + 1)
+            for recall in ("0.9", "0.95", "0.99"):
+                (one, one_cpu), (two, two_cpu) = (asked(it, queries, truth, recall) for it in (fresh, grown))
+                print(
+                    f"{name}, recall {recall}: found {two:.4f} in {two_cpu:.3f} ms CPU; fresh {one:.4f} in {one_cpu:.3f}",
+                    flush=True,
+                )
+
+
+def main():
+    parts = {"growth": growth, "insert": inserts, "drift": drift}
+    parser = argparse.ArgumentParser()
+    parser.add_argument("part", choices=parts)
+    parser.add_argument("--extension", required=True)
+    parser.add_argument("--cache", required=True)
+    arguments = parser.parse_args()
+    arguments.extension = os.path.abspath(arguments.extension)
+    print(f"{arguments.part}: one thread, warm file; {machine()}")
+    parts[arguments.part](arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+//! What a table learns about its own searches: how much effort finds how much.
+
+use super::Store;
+use super::statements::integer;
+use crate::error::Result;
+use crate::index::{
+    Effort, Found, Hit, LEVELS, Learned, Lists, Rows, Source, Want, certain, likely,
+};
+use crate::sqlite::Value;
+
+/// Rows that are searched for.
+const SAMPLE: usize = 100;
+/// Nearest rows that are to be found of each.
+const NEAREST: usize = 10;
+/// What was learned holds until the table is so many times larger.
+const GROWN: usize = 2;
+
+impl Store {
+    /// What was learned of these many rows, or nothing yet.
+    pub(super) fn learned(&self) -> Result<Learned> {
+        let text = self.learned_text()?;
+        let found: Vec<f64> = text.split(' ').skip(1).filter_map(|it| it.parse().ok()).collect();
+        let sound = found.len() == LEVELS.len() && found.iter().all(|it| (0.0..=1.0).contains(it));
+        Ok(if sound { Learned::new(found) } else { Learned::default() })
+    }
+
+    fn learned_text(&self) -> Result<String> {
+        let sql = "SELECT value FROM {config} WHERE key = 'learned'";
+        let text = self.first(sql, &[], |row| match row.value(0)? {
+            Value::Text(it) => Ok(it.to_owned()),
+            _ => Ok(String::new()),
+        })?;
+        Ok(text.unwrap_or_default())
+    }
+
+    /// Learns anew, if lists are `new` or the table has grown.
+    pub(super) fn learn(&self, new: bool) -> Result<()> {
+        let Some(lists) = self.lists()?.filter(|it| it.coder.is_bounded()) else {
+            return Ok(());
+        };
+        let text = self.learned_text()?;
+        let before = text.split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(0);
+        let rows = lists.rows();
+        if rows <= NEAREST || !new && rows < GROWN * before && before < GROWN * rows {
+            return Ok(());
+        }
+        let learned = self.learned_from(&lists)?;
+        let found: Vec<String> = learned.found().map(|it| format!("{it:.4}")).collect();
+        self.run(
+            "INSERT OR REPLACE INTO {config}(key, value) VALUES ('learned', ?1)",
+            &[Value::Text(&format!("{rows} {}", found.join(" ")))],
+        )?;
+        self.changed();
+        Ok(())
+    }
+
+    fn learned_from(&self, lists: &Lists) -> Result<Learned> {
+        let sample = self.sample(lists.rows())?;
+        let mut queries = Vec::with_capacity(sample.len());
+        self.whole(&sample, &mut |found, embedding| queries.push((found.rowid, embedding)))?;
+        let rows = Rows::Between(i64::MIN, i64::MAX);
+        // The row finds itself, which says nothing.
+        let want = Want { count: NEAREST + 1, after: None, within: f64::INFINITY, rows };
+        let mut found = vec![0; LEVELS.len()];
+        let mut wanted = 0;
+        for (rowid, query) in &queries {
+            let others = |hits: Vec<Hit>| hits.into_iter().filter(|it| it.rowid != *rowid);
+            let nearest: Vec<Hit> =
+                others(certain(self, lists, query, &want)?).take(NEAREST).collect();
+            let Some(last) = nearest.last() else {
+                continue;
+            };
+            wanted += nearest.len();
+            for (level, found) in LEVELS.into_iter().zip(&mut found) {
+                let hits = likely(self, lists, query, &want, Effort::foreseeing(level))?;
+                let right = others(hits).filter(|it| it.distance <= last.distance).count();
+                *found += right.min(nearest.len());
+            }
+        }
+        let share = |found: usize| found as f64 / wanted.max(1) as f64;
+        Ok(Learned::new(found.into_iter().map(share).collect()))
+    }
+
+    /// Rows spread evenly over all lists.
+    fn sample(&self, rows: usize) -> Result<Vec<Found>> {
+        let every = (rows / SAMPLE).max(1);
+        let (mut places, mut before) = (Vec::new(), 0);
+        let sql = "SELECT block, count FROM {blocks} WHERE {listed} <= block ORDER BY block";
+        self.each(sql, &[], |row| {
+            let (block, count) = (integer(row, 0)?, integer(row, 1)?);
+            let count = usize::try_from(count).unwrap_or(0);
+            for at in (before..before + count).filter(|at| at % every == every / 2) {
+                places.push((block, at - before));
+            }
+            before += count;
+            Ok(())
+        })?;
+        let mut sample = Vec::with_capacity(places.len());
+        for (block, slot) in places {
+            let rows = self.slots_of(block)?;
+            sample.extend(rows.get(slot).copied());
+        }
+        Ok(sample)
+    }
+}
