@@ -7,11 +7,11 @@ mod session;
 use std::collections::VecDeque;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
-use ndarray::{Array2, Array4, ArrayViewMut3};
+use ndarray::{Array2, Array4};
 
 pub use registry::{DEFAULT, drop_model, find, list, load};
 pub use runtime::{environment, state as runtime_state, use_library};
@@ -19,7 +19,6 @@ pub use runtime::{environment, state as runtime_state, use_library};
 use self::session::{ImageGraph, TextGraph};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
-use crate::image;
 use crate::model::{Manifest, Model};
 
 /// Pictures that go through the image path in one call.
@@ -99,7 +98,16 @@ impl Encoder {
 
     /// Encodes pictures, an answer for each: decoded in parallel, one call of the model a batch.
     pub fn pictures(&self, pictures: &[&[u8]]) -> Vec<Result<Embedding>> {
-        pictures.chunks(BATCH).flat_map(|batch| self.picture_batch(batch)).collect()
+        self.pictures_unless(&AtomicBool::new(false), pictures)
+    }
+
+    /// The same; once it is given up, errors come instead, without the work.
+    pub fn pictures_unless(
+        &self,
+        given_up: &AtomicBool,
+        pictures: &[&[u8]],
+    ) -> Vec<Result<Embedding>> {
+        pictures.chunks(BATCH).flat_map(|batch| self.picture_batch(batch, given_up)).collect()
     }
 
     /// Encodes sentences, in order.
@@ -140,27 +148,30 @@ impl Encoder {
         Ok(embedding)
     }
 
-    fn picture_batch(&self, batch: &[&[u8]]) -> Vec<Result<Embedding>> {
+    fn picture_batch(&self, batch: &[&[u8]], given_up: &AtomicBool) -> Vec<Result<Embedding>> {
         let preprocess = &self.model.manifest.image;
         let size = preprocess.size as usize;
         let mut pixels = Array4::zeros((batch.len(), 3, size, size));
         let mut faults: Vec<Option<Error>> = Vec::new();
         faults.resize_with(batch.len(), || None);
-        let mut work: Vec<_> = batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults).collect();
-        let share = work.len().div_ceil(cores());
-        let decode = |part: &mut [Work<'_>]| {
-            for ((bytes, plane), fault) in part {
-                let written =
-                    image::decode(bytes).and_then(|it| preprocess.write(&it, plane.view_mut()));
-                **fault = written.err();
+        let work = batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults);
+        // One by one: a large picture keeps one thread busy while the others go on.
+        let work = Mutex::new(work);
+        let decode = || {
+            while let Some(((bytes, plane), fault)) = { held(&work).next() } {
+                *fault = match given_up.load(Ordering::Relaxed) {
+                    true => Some(Error::Usage("interrupted".to_owned())),
+                    false => preprocess.read(bytes, plane).err(),
+                };
             }
         };
-        match work.len() {
-            1 => decode(&mut work),
-            _ => thread::scope(|scope| {
-                for part in work.chunks_mut(share) {
-                    scope.spawn(|| decode(part));
-                }
+        match cores().min(batch.len()) {
+            1 => decode(),
+            threads => thread::scope(|scope| {
+                (1..threads).for_each(|_| {
+                    scope.spawn(decode);
+                });
+                decode();
             }),
         }
         drop(work);
@@ -233,9 +244,6 @@ impl Encoder {
         slot.get().ok_or_else(|| Error::Usage("internal error, please report".to_owned()))
     }
 }
-
-/// A picture, where its pixels go, and what was wrong with it.
-type Work<'a> = ((&'a &'a [u8], ArrayViewMut3<'a, f32>), &'a mut Option<Error>);
 
 /// One run at a time; a panic in another left nothing half-done.
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
