@@ -2,6 +2,8 @@
 
 mod registry;
 mod runtime;
+mod device;
+mod assigned;
 mod session;
 
 use std::collections::VecDeque;
@@ -13,9 +15,11 @@ use std::thread;
 
 use ndarray::{Array2, Array4};
 
+pub use device::{want as use_device, wanted as device_wanted};
 pub use registry::{DEFAULT, drop_model, find, list, load};
 pub use runtime::{environment, state as runtime_state, use_library};
 
+pub use self::session::Place;
 use self::session::{ImageGraph, TextGraph};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
@@ -88,6 +92,14 @@ impl Encoder {
         &self.model.manifest
     }
 
+    /// Where its image path and its text path run, as far as they are open.
+    pub fn places(&self) -> [Option<Place>; 2] {
+        [
+            self.images.get().map(|it| held(it).place().clone()),
+            self.texts.get().map(|it| held(it).place().clone()),
+        ]
+    }
+
     /// Encodes one picture: the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file.
     pub fn picture(&self, bytes: &[u8]) -> Result<Embedding> {
         match self.pictures(&[bytes]).pop() {
@@ -126,7 +138,7 @@ impl Encoder {
             for (row, mut slots) in rows.iter().zip(tokens.outer_iter_mut()) {
                 slots.iter_mut().zip(row).for_each(|(slot, token)| *slot = *token);
             }
-            embeddings.extend(texts.run(tokens, &used)?);
+            embeddings.extend(texts.run(&tokens, &used)?);
         }
         Ok(embeddings)
     }
@@ -179,7 +191,7 @@ impl Encoder {
         if faults.iter().all(Option::is_some) {
             return faults.into_iter().flatten().map(Err).collect();
         }
-        match self.images().and_then(|it| held(it).run(pixels)) {
+        match self.images().and_then(|it| held(it).run(&pixels)) {
             Ok(embeddings) => embeddings
                 .into_iter()
                 .zip(faults)
@@ -204,7 +216,7 @@ impl Encoder {
         self.texts()?;
         if self.dimension() == 0 {
             let side = self.model.manifest.image.size as usize;
-            let white = held(self.images()?).run(Array4::ones((1, 3, side, side)))?;
+            let white = held(self.images()?).run(&Array4::ones((1, 3, side, side)))?;
             let sentence = self.sentences(&["a"])?;
             let [picture, sentence] =
                 [&white, &sentence].map(|it| it.first().map_or(0, Embedding::dimension));
