@@ -106,6 +106,21 @@ pub enum Error {
         looked: String,
     },
 
+    /// A device that was asked for cannot be used.
+    #[error(
+        "the device '{name}' cannot be used: {reason} (it needs {needs}; looked for by {library} and the system's loader, LD_LIBRARY_PATH included; dualpath_device('cpu') goes without)"
+    )]
+    Device {
+        /// The setting.
+        name: &'static str,
+        /// ONNX Runtime's words, which name the file that is missing.
+        reason: String,
+        /// What has to be there.
+        needs: &'static str,
+        /// ONNX Runtime's library, beside which providers lie.
+        library: String,
+    },
+
     /// ONNX Runtime refused a graph or a run.
     #[error("model '{model}': {reason}")]
     Inference {

@@ -71,6 +71,59 @@ fn pictures_go_in_and_are_found() {
     }
 }
 
+/// Large JPEGs are decoded at a part of their size. Beside them: the same pixels in full size, as
+/// training sees them, in a format that has no such way.
+#[test]
+fn a_part_of_the_size_has_the_same_embedding() {
+    host::runtime();
+    let connection = host::memory();
+    let mut photographs: Vec<image::RgbImage> = vec![scene()];
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/photos");
+    for name in ["china.jpg", "coffee.png", "chelsea.png"] {
+        match image::open(demo.join(name)) {
+            Ok(photograph) => photographs.push(photograph.into_rgb8()),
+            Err(_) => println!("skipped: no {name} (scripts/photos takes it out of a package)"),
+        }
+    }
+    let sizes = [(460, 460), (901, 677), (1000, 1500), (1800, 470), (2048, 1365), (3000, 2000)];
+    for (at, photograph) in photographs.iter().enumerate() {
+        for (width, height) in sizes {
+            let filter = image::imageops::FilterType::CatmullRom;
+            let enlarged = image::imageops::resize(photograph, width, height, filter);
+            let mut jpeg = std::io::Cursor::new(Vec::new());
+            enlarged.write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
+            let jpeg = jpeg.into_inner();
+            let mut whole = std::io::Cursor::new(Vec::new());
+            let decoded = image::load_from_memory(&jpeg).unwrap();
+            decoded.write_to(&mut whole, image::ImageFormat::Bmp).unwrap();
+            let sql = "SELECT embed_distance(embed_image(?1), embed_image(?2))";
+            let row = params![jpeg, whole.into_inner()];
+            let distance: f64 = connection.query_row(sql, row, |it| it.get(0)).unwrap();
+            println!("photograph {at} at {width} x {height}: cosine {:.6}", 1.0 - distance);
+            assert!(distance <= 0.001, "photograph {at} at {width} x {height}: {distance}");
+        }
+    }
+}
+
+/// Something to look at where no photographs are at hand.
+fn scene() -> image::RgbImage {
+    image::RgbImage::from_fn(640, 480, |x, y| {
+        let (u, v) = (x as f32 / 640.0, y as f32 / 480.0);
+        let grain = ((x * 7919 + y * 104_729).wrapping_mul(2_654_435_761) >> 27) as f32;
+        let sky = [90.0 + 60.0 * v, 140.0 + 40.0 * v, 230.0 - 50.0 * v];
+        let meadow = [60.0 + 30.0 * (40.0 * u).sin(), 130.0 + 40.0 * (90.0 * v).sin(), 50.0];
+        let dog = (u - 0.4).powi(2) + 2.0 * (v - 0.7).powi(2) < 0.02;
+        let colour = if dog {
+            [120.0, 70.0, 30.0]
+        } else if v < 0.5 {
+            sky
+        } else {
+            meadow
+        };
+        image::Rgb(colour.map(|it| (it + grain) as u8))
+    })
+}
+
 #[test]
 fn a_broken_picture_fails_its_own_insert() {
     let connection = album();
@@ -259,6 +312,85 @@ fn without_onnx_runtime_only_encoding_fails() {
         |_| Ok(()),
     ));
     assert!(refused.contains("'/nowhere/lib.so' is no file"), "{refused}");
+}
+
+const DEVICE: &str = "DUALPATH_TEST_DEVICE";
+
+/// The process that the test below starts, as a device is chosen once; alone it does nothing.
+#[test]
+fn on_a_device() {
+    let Ok(device) = std::env::var(DEVICE) else {
+        return;
+    };
+    let connection = album();
+    let sql = "SELECT dualpath_device(?1)";
+    let set = connection.query_row(sql, [&device], |row| row.get::<_, String>(0)).unwrap();
+    assert_eq!(set, device);
+    let picture = picture("progressive.jpg");
+    let outcomes = [
+        connection.query_row("SELECT embed_text('a dog')", [], |_| Ok(())),
+        connection.query_row("SELECT embed_image(?1)", [&picture], |_| Ok(())),
+        connection.execute("INSERT INTO album(image) VALUES (?1)", [&picture]).map(|_| ()),
+    ];
+    println!("outcomes {outcomes:?}");
+    println!("rows {}", count(&connection));
+    // The connection lives, and nothing is half-written.
+    assert_eq!(text(&connection, "SELECT dualpath_check('album')"), "ok");
+    println!("debug {}", text(&connection, "SELECT dualpath_debug()"));
+    if outcomes[0].is_ok() {
+        let refused =
+            host::message(
+                connection.query_row("SELECT dualpath_device('openvino')", [], |_| Ok(())),
+            );
+        assert!(refused.contains("choose the device before the first encoding"), "{refused}");
+    } else {
+        text(&connection, "SELECT dualpath_device('cpu')");
+        connection.query_row("SELECT embed_text('a dog')", [], |_| Ok(())).unwrap();
+    }
+}
+
+fn said_on(device: &str) -> String {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "on_a_device", "--nocapture"])
+        .env(DEVICE, device)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+/// Never the CPU in silence where another device was asked for.
+#[test]
+fn a_device_that_is_not_there_is_an_error() {
+    host::runtime();
+    for (device, needs) in [
+        ("cuda", "an NVIDIA driver"),
+        ("coreml", "macOS"),
+        ("directml", "Windows"),
+        ("openvino", "onnxruntime-openvino"),
+    ] {
+        let said = said_on(device);
+        if said.contains("outcomes [Ok") {
+            println!("skipped: this machine has {device}");
+            continue;
+        }
+        let error = format!("the device '{device}' cannot be used: ");
+        assert_eq!(said.matches(&error).count(), 3, "{said}");
+        for words in [needs, "libonnxruntime", "dualpath_device('cpu') goes without"] {
+            assert!(said.contains(words), "{device}, {words}: {said}");
+        }
+        assert!(said.contains("rows 0"), "{said}");
+    }
+}
+
+#[test]
+fn the_report_says_what_runs_where() {
+    host::runtime();
+    let said = said_on("cpu");
+    assert!(said.contains("rows 1") && said.contains(r#""image":{"device":"cpu""#), "{said}");
+    let said = said_on("auto");
+    assert!(said.contains("rows 1") && said.contains(r#""passed_over":["#), "{said}");
 }
 
 struct Folder {

@@ -37,6 +37,7 @@ fn the_surface_is_documented() {
         [
             "dualpath_check",
             "dualpath_debug",
+            "dualpath_device",
             "dualpath_progress",
             "dualpath_runtime",
             "dualpath_status",

@@ -160,4 +160,5 @@ def main():
     print(len(loader) / (sum(seconds[1:]) / 2))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -2,24 +2,27 @@
 
 mod registry;
 mod runtime;
+mod device;
+mod assigned;
 mod session;
 
 use std::collections::VecDeque;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
-use ndarray::{Array2, Array4, ArrayViewMut3};
+use ndarray::{Array2, Array4};
 
+pub use device::{want as use_device, wanted as device_wanted};
 pub use registry::{DEFAULT, drop_model, find, list, load};
 pub use runtime::{environment, state as runtime_state, use_library};
 
+pub use self::session::Place;
 use self::session::{ImageGraph, TextGraph};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
-use crate::image;
 use crate::model::{Manifest, Model};
 
 /// Pictures that go through the image path in one call.
@@ -89,6 +92,14 @@ impl Encoder {
         &self.model.manifest
     }
 
+    /// Where its image path and its text path run, as far as they are open.
+    pub fn places(&self) -> [Option<Place>; 2] {
+        [
+            self.images.get().map(|it| held(it).place().clone()),
+            self.texts.get().map(|it| held(it).place().clone()),
+        ]
+    }
+
     /// Encodes one picture: the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file.
     pub fn picture(&self, bytes: &[u8]) -> Result<Embedding> {
         match self.pictures(&[bytes]).pop() {
@@ -99,7 +110,16 @@ impl Encoder {
 
     /// Encodes pictures, an answer for each: decoded in parallel, one call of the model a batch.
     pub fn pictures(&self, pictures: &[&[u8]]) -> Vec<Result<Embedding>> {
-        pictures.chunks(BATCH).flat_map(|batch| self.picture_batch(batch)).collect()
+        self.pictures_unless(&AtomicBool::new(false), pictures)
+    }
+
+    /// The same; once it is given up, errors come instead, without the work.
+    pub fn pictures_unless(
+        &self,
+        given_up: &AtomicBool,
+        pictures: &[&[u8]],
+    ) -> Vec<Result<Embedding>> {
+        pictures.chunks(BATCH).flat_map(|batch| self.picture_batch(batch, given_up)).collect()
     }
 
     /// Encodes sentences, in order.
@@ -118,7 +138,7 @@ impl Encoder {
             for (row, mut slots) in rows.iter().zip(tokens.outer_iter_mut()) {
                 slots.iter_mut().zip(row).for_each(|(slot, token)| *slot = *token);
             }
-            embeddings.extend(texts.run(tokens, &used)?);
+            embeddings.extend(texts.run(&tokens, &used)?);
         }
         Ok(embeddings)
     }
@@ -140,27 +160,30 @@ impl Encoder {
         Ok(embedding)
     }
 
-    fn picture_batch(&self, batch: &[&[u8]]) -> Vec<Result<Embedding>> {
+    fn picture_batch(&self, batch: &[&[u8]], given_up: &AtomicBool) -> Vec<Result<Embedding>> {
         let preprocess = &self.model.manifest.image;
         let size = preprocess.size as usize;
         let mut pixels = Array4::zeros((batch.len(), 3, size, size));
         let mut faults: Vec<Option<Error>> = Vec::new();
         faults.resize_with(batch.len(), || None);
-        let mut work: Vec<_> = batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults).collect();
-        let share = work.len().div_ceil(cores());
-        let decode = |part: &mut [Work<'_>]| {
-            for ((bytes, plane), fault) in part {
-                let written =
-                    image::decode(bytes).and_then(|it| preprocess.write(&it, plane.view_mut()));
-                **fault = written.err();
+        let work = batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults);
+        // One by one: a large picture keeps one thread busy while the others go on.
+        let work = Mutex::new(work);
+        let decode = || {
+            while let Some(((bytes, plane), fault)) = { held(&work).next() } {
+                *fault = match given_up.load(Ordering::Relaxed) {
+                    true => Some(Error::Usage("interrupted".to_owned())),
+                    false => preprocess.read(bytes, plane).err(),
+                };
             }
         };
-        match work.len() {
-            1 => decode(&mut work),
-            _ => thread::scope(|scope| {
-                for part in work.chunks_mut(share) {
-                    scope.spawn(|| decode(part));
-                }
+        match cores().min(batch.len()) {
+            1 => decode(),
+            threads => thread::scope(|scope| {
+                (1..threads).for_each(|_| {
+                    scope.spawn(decode);
+                });
+                decode();
             }),
         }
         drop(work);
@@ -168,7 +191,7 @@ impl Encoder {
         if faults.iter().all(Option::is_some) {
             return faults.into_iter().flatten().map(Err).collect();
         }
-        match self.images().and_then(|it| held(it).run(pixels)) {
+        match self.images().and_then(|it| held(it).run(&pixels)) {
             Ok(embeddings) => embeddings
                 .into_iter()
                 .zip(faults)
@@ -193,7 +216,7 @@ impl Encoder {
         self.texts()?;
         if self.dimension() == 0 {
             let side = self.model.manifest.image.size as usize;
-            let white = held(self.images()?).run(Array4::ones((1, 3, side, side)))?;
+            let white = held(self.images()?).run(&Array4::ones((1, 3, side, side)))?;
             let sentence = self.sentences(&["a"])?;
             let [picture, sentence] =
                 [&white, &sentence].map(|it| it.first().map_or(0, Embedding::dimension));
@@ -233,9 +256,6 @@ impl Encoder {
         slot.get().ok_or_else(|| Error::Usage("internal error, please report".to_owned()))
     }
 }
-
-/// A picture, where its pixels go, and what was wrong with it.
-type Work<'a> = ((&'a &'a [u8], ArrayViewMut3<'a, f32>), &'a mut Option<Error>);
 
 /// One run at a time; a panic in another left nothing half-done.
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

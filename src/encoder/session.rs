@@ -1,12 +1,17 @@
 //! One graph of a model, opened in ONNX Runtime: checked against the manifest, or asked for its names.
 
 use std::fmt::Debug;
+use std::ops::Range;
 
-use ndarray::{Array, Array2, Array4, ArrayView2, Axis, Dimension, RemoveAxis, stack};
+use ndarray::{Array, Array2, Array4, ArrayView2, Axis, Dimension, Slice};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
-use ort::value::{Outlet, PrimitiveTensorElementType, Tensor, TensorElementType, ValueType};
+use ort::value::{
+    Outlet, PrimitiveTensorElementType, Tensor, TensorElementType, TensorRef, ValueType,
+};
 
+use super::assigned::{self, Assigned};
+use super::device::{self, Device};
 use super::{cores, runtime};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
@@ -45,8 +50,22 @@ struct Opened {
     model: String,
     input: String,
     output: String,
-    /// It takes one row at a time.
-    single: bool,
+    /// Rows in one call: one where the graph takes no more, fewer once the device had no memory.
+    most_rows: usize,
+    place: Place,
+}
+
+/// Where a graph runs.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// What was chosen.
+    pub device: Device,
+    /// Why it was not another, where any was allowed.
+    pub passed_over: Vec<String>,
+    /// What ran its nodes in the first call; none on the CPU, which runs all.
+    pub nodes: Option<Assigned>,
+    /// Rows that the device had no memory for, at some time.
+    pub too_many: Option<usize>,
 }
 
 struct Wanted {
@@ -62,7 +81,7 @@ impl ImageGraph {
     pub fn open(name: &str, model: &Model) -> Result<ImageGraph> {
         let size = i64::from(model.manifest.image.size);
         let row = [3, size, size];
-        let session = open(name, &model.image_graph, IMAGE_GRAPH)?;
+        let (session, place) = open(name, &model.image_graph, IMAGE_GRAPH)?;
         let (file, inputs) = (IMAGE_GRAPH, session.inputs());
         let float = TensorElementType::Float32;
         let input = match &model.image_graph {
@@ -80,14 +99,29 @@ impl ImageGraph {
             },
         };
         let input = (input.name().to_owned(), is_single(input));
-        Opened::new(session, name, &model.image_graph, input).map(ImageGraph)
+        let opened = Opened::new((session, place), name, &model.image_graph, input)?;
+        let mut graph = ImageGraph(opened);
+        let side = size as usize;
+        if graph.0.place.device != Device::Cpu {
+            graph.run(&Array4::ones((1, 3, side, side)))?;
+            graph.0.look_who_ran(IMAGE_GRAPH)?;
+        }
+        device::opened();
+        Ok(graph)
+    }
+
+    /// Where it runs.
+    pub fn place(&self) -> &Place {
+        &self.0.place
     }
 
     /// (batch, 3, size, size) to as many embeddings.
-    pub fn run(&mut self, pixels: Array4<f32>) -> Result<Vec<Embedding>> {
-        self.0.by_rows(pixels, |graph, rows| {
-            let pixels = graph.tensor(rows)?;
-            graph.run(vec![(graph.input.clone(), pixels)])
+    pub fn run(&mut self, pixels: &Array4<f32>) -> Result<Vec<Embedding>> {
+        let graph = &mut self.0;
+        graph.by_rows(pixels.len_of(Axis(0)), |graph, rows| {
+            let rows = pixels.slice_axis(Axis(0), Slice::from(rows));
+            let pixels = TensorRef::from_array_view(rows).map_err(|err| graph.refused(err))?;
+            graph.run(vec![(graph.input.clone(), pixels.into())])
         })
     }
 }
@@ -99,7 +133,7 @@ impl TextGraph {
     /// As [`ImageGraph::open`].
     pub fn open(name: &str, model: &Model) -> Result<TextGraph> {
         let row = [model.manifest.text.length as i64];
-        let session = open(name, &model.text_graph, TEXT_GRAPH)?;
+        let (session, place) = open(name, &model.text_graph, TEXT_GRAPH)?;
         let (file, inputs) = (TEXT_GRAPH, session.inputs());
         let wide = TensorElementType::Int64;
         let whole = |it: &Outlet| {
@@ -141,8 +175,19 @@ impl TextGraph {
         let mask = mask.map(|it| Wanted { name: it.name().to_owned(), narrow: is_narrow(it) });
         let narrow = is_narrow(input);
         let input = (input.name().to_owned(), is_single(input));
-        let graph = Opened::new(session, name, &model.text_graph, input)?;
-        Ok(TextGraph { graph, narrow, mask, any_length })
+        let graph = Opened::new((session, place), name, &model.text_graph, input)?;
+        let mut graph = TextGraph { graph, narrow, mask, any_length };
+        if graph.graph.place.device != Device::Cpu {
+            graph.run(&Array2::ones((1, model.manifest.text.length)), &[1])?;
+            graph.graph.look_who_ran(TEXT_GRAPH)?;
+        }
+        device::opened();
+        Ok(graph)
+    }
+
+    /// Where it runs.
+    pub fn place(&self) -> &Place {
+        &self.graph.place
     }
 
     /// Whether sentences of fewer slots than the manifest's are the same to it.
@@ -151,15 +196,17 @@ impl TextGraph {
     }
 
     /// (batch, length) to as many embeddings; the first `used` tokens of each row count.
-    pub fn run(&mut self, tokens: Array2<i64>, used: &[usize]) -> Result<Vec<Embedding>> {
+    pub fn run(&mut self, tokens: &Array2<i64>, used: &[usize]) -> Result<Vec<Embedding>> {
         let (narrow, mask) = (self.narrow, self.mask.as_ref());
         let counts = Array2::from_shape_fn(tokens.dim(), |(row, at)| i64::from(at < used[row]));
-        let both = stack![Axis(2), tokens, counts];
-        self.graph.by_rows(both, |graph, both| {
-            let (tokens, counts) = (both.index_axis(Axis(2), 0), both.index_axis(Axis(2), 1));
-            let mut inputs = vec![(graph.input.clone(), graph.integers(tokens, narrow)?)];
+        self.graph.by_rows(tokens.nrows(), |graph, rows| {
+            let rows = Slice::from(rows);
+            let part = |it: &Array2<i64>, narrow: bool| {
+                graph.integers(it.slice_axis(Axis(0), rows), narrow)
+            };
+            let mut inputs = vec![(graph.input.clone(), part(tokens, narrow)?)];
             if let Some(mask) = mask {
-                inputs.push((mask.name.clone(), graph.integers(counts, mask.narrow)?));
+                inputs.push((mask.name.clone(), part(&counts, mask.narrow)?));
             }
             graph.run(inputs)
         })
@@ -169,7 +216,7 @@ impl TextGraph {
 impl Opened {
     /// With the output that is an embedding.
     fn new(
-        session: Session,
+        (session, place): (Session, Place),
         model: &str,
         graph: &model::Graph,
         (input, single): (String, bool),
@@ -183,20 +230,38 @@ impl Opened {
             return Err(other(model, graph, outputs, &expected));
         };
         let output = output.name().to_owned();
-        Ok(Opened { session, model: model.to_owned(), input, output, single })
+        let most_rows = if single { 1 } else { usize::MAX };
+        Ok(Opened { session, model: model.to_owned(), input, output, most_rows, place })
     }
 
-    fn by_rows<T: Clone, D: RemoveAxis>(
+    fn by_rows(
         &mut self,
-        input: Array<T, D>,
-        run: impl Fn(&mut Opened, Array<T, D>) -> Result<Vec<Embedding>>,
+        rows: usize,
+        run: impl Fn(&mut Opened, Range<usize>) -> Result<Vec<Embedding>>,
     ) -> Result<Vec<Embedding>> {
-        if !self.single {
-            return run(self, input);
+        let (before, mut most) = (self.most_rows, self.most_rows);
+        let outcome = halving(rows, &mut most, |part| run(self, part));
+        if most != before {
+            (self.most_rows, self.place.too_many) = (most, Some(before.min(rows)));
         }
-        let rows = input.axis_chunks_iter(Axis(0), 1);
-        let each = rows.map(|it| run(self, it.to_owned()));
-        Ok(each.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+        outcome
+    }
+
+    /// Refuses a graph that none of its device's kernels ran, after its first call.
+    fn look_who_ran(&mut self, file: &str) -> Result<()> {
+        let refused = |reason: String| Error::Inference { model: self.model.clone(), reason };
+        let nodes = assigned::assigned(&mut self.session).map_err(refused)?;
+        let device = self.place.device;
+        if !nodes.contains_key(device.provider()) {
+            let ran: Vec<&str> = nodes.keys().map(String::as_str).collect();
+            return Err(refused(format!(
+                "{file} was to run on '{}' and ran on {} alone (choose another device, or export the model for this one)",
+                device.name(),
+                ran.join(", ")
+            )));
+        }
+        self.place.nodes = Some(nodes);
+        Ok(())
     }
 
     fn refused(&self, err: ort::Error) -> Error {
@@ -236,7 +301,56 @@ impl Opened {
     }
 }
 
-fn open(model: &str, graph: &model::Graph, file: &str) -> Result<Session> {
+/// Calls `run` for ranges that together are all rows, halving them while the device has no memory.
+fn halving<T>(
+    rows: usize,
+    most: &mut usize,
+    mut run: impl FnMut(Range<usize>) -> Result<Vec<T>>,
+) -> Result<Vec<T>> {
+    let mut all = Vec::with_capacity(rows);
+    while all.len() < rows {
+        let count = (rows - all.len()).min(*most);
+        match run(all.len()..all.len() + count) {
+            Ok(more) if more.len() == count => all.extend(more),
+            Ok(more) => {
+                return Err(Error::Usage(format!(
+                    "the graph answered {count} rows with {} embeddings",
+                    more.len()
+                )));
+            }
+            Err(err) if 1 < count && is_out_of_memory(&err) => *most = count.div_ceil(2),
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(all)
+}
+
+/// As ONNX Runtime's arena, CUDA, DirectML and OpenVINO say it.
+fn is_out_of_memory(err: &Error) -> bool {
+    let said = err.to_string().to_lowercase();
+    ["out of memory", "out_of_memory", "outofmemory", "failed to allocate memory", "bad_alloc"]
+        .iter()
+        .any(|it| said.contains(it))
+}
+
+fn open(model: &str, graph: &model::Graph, file: &str) -> Result<(Session, Place)> {
+    runtime::environment()?;
+    let mut passed_over = Vec::new();
+    let devices = device::candidates();
+    for device in &devices {
+        match open_on(*device, model, graph, file) {
+            Ok(session) => {
+                let place = Place { device: *device, passed_over, nodes: None, too_many: None };
+                return Ok((session, place));
+            }
+            Err(err) if devices.len() == 1 => return Err(err),
+            Err(err) => passed_over.push(err.to_string()),
+        }
+    }
+    Err(Error::Inference { model: model.to_owned(), reason: passed_over.join("; ") })
+}
+
+fn open_on(device: Device, model: &str, graph: &model::Graph, file: &str) -> Result<Session> {
     let environment = runtime::environment()?;
     let builder = || -> ort::Result<SessionBuilder> {
         Ok(Session::builder(environment)?
@@ -245,19 +359,30 @@ fn open(model: &str, graph: &model::Graph, file: &str) -> Result<Session> {
             // A host's other threads need the cores more than an idle pool does.
             .with_intra_op_spinning(false)?)
     };
-    let session = || -> ort::Result<Session> {
-        match graph {
-            model::Graph::Bytes(bytes) => builder()?.commit_from_memory(bytes),
-            model::Graph::File(path) => builder()?.commit_from_file(path),
+    let elsewhere = |builder: SessionBuilder| -> ort::Result<SessionBuilder> {
+        match device.dispatch() {
+            None => Ok(builder),
+            Some(provider) => Ok(builder
+                .with_execution_providers([provider])?
+                .with_profiling(assigned::record())?),
         }
     };
-    session().map_err(|err| {
+    let session = |mut builder: SessionBuilder| -> ort::Result<Session> {
+        match graph {
+            model::Graph::Bytes(bytes) => builder.commit_from_memory(bytes),
+            model::Graph::File(path) => builder.commit_from_file(path),
+        }
+    };
+    let refused = |err: ort::Error| {
         let file = match graph {
             model::Graph::Bytes(_) => file.to_owned(),
             model::Graph::File(path) => path.display().to_string(),
         };
         Error::Inference { model: model.to_owned(), reason: format!("{file} is refused: {err}") }
-    })
+    };
+    let builder = builder().map_err(refused)?;
+    let builder = elsewhere(builder).map_err(|err| device.missing(&err.to_string()))?;
+    session(builder).map_err(refused)
 }
 
 /// One outlet, and that as the manifest says.
@@ -347,5 +472,42 @@ fn shape(outlet: &Outlet) -> &[i64] {
     match outlet.dtype() {
         ValueType::Tensor { shape, .. } => shape,
         _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn no_memory() -> Error {
+        let reason = "CUDA failure 2: out of memory ; GPU=0".to_owned();
+        Error::Inference { model: "any".to_owned(), reason }
+    }
+
+    #[test]
+    fn a_batch_that_does_not_fit_is_halved_for_good() {
+        let (mut most, mut calls) = (usize::MAX, Vec::new());
+        for _ in 0..2 {
+            let all = halving(32, &mut most, |rows| {
+                calls.push(rows.len());
+                if rows.len() <= 10 { Ok(rows.collect()) } else { Err(no_memory()) }
+            });
+            assert_eq!(all.unwrap(), Vec::from_iter(0..32));
+        }
+        assert_eq!((most, calls), (8, vec![32, 16, 8, 8, 8, 8, 8, 8, 8, 8]));
+    }
+
+    #[test]
+    fn one_row_without_memory_and_other_errors_end_the_batch() {
+        let (mut most, mut calls) = (usize::MAX, 0);
+        let outcome: Result<Vec<usize>> = halving(4, &mut most, |_| {
+            calls += 1;
+            Err(no_memory())
+        });
+        assert!(outcome.unwrap_err().to_string().contains("out of memory"));
+        assert_eq!((calls, most), (3, 1));
+        let broken = || Error::Inference { model: "any".to_owned(), reason: "lost".to_owned() };
+        let outcome: Result<Vec<usize>> = halving(4, &mut usize::MAX.clone(), |_| Err(broken()));
+        assert!(outcome.unwrap_err().to_string().contains("lost"));
     }
 }

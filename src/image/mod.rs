@@ -2,18 +2,20 @@
 //!
 //! Training and the extension both come through here: what trains is what serves.
 
+mod preprocess;
+mod jpeg;
 #[cfg(feature = "heic")]
 mod heic;
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use fast_image_resize as fir;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage, RgbaImage};
-use ndarray::ArrayViewMut3;
-use serde::{Deserialize, Serialize};
 
+pub use self::preprocess::{Filter, Preprocess, Resize, resized};
+
+use self::preprocess::Frame;
 use crate::error::{Error, Result};
 
 /// Most pixels on one side.
@@ -24,141 +26,6 @@ pub const MOST_PIXELS: u64 = 100_000_000;
 pub const MOST_DECODER_BYTES: u64 = 512 * 1024 * 1024;
 /// Most bytes of a file that `embed_file` reads.
 pub const MOST_FILE_BYTES: u64 = 512 * 1024 * 1024;
-
-/// How a picture of any shape becomes a square.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Resize {
-    /// Both sides to the size; the aspect ratio is lost.
-    Squash,
-    /// The shorter side to the size, then the middle square.
-    Crop,
-}
-
-/// How pixels in between are made up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Filter {
-    /// From two by two, or more where a picture gets smaller.
-    #[default]
-    Bilinear,
-    /// From four by four, a = -0.5, as Pillow's.
-    Bicubic,
-}
-
-/// From a decoded picture to an image path's input.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Preprocess {
-    /// Pixels a side of the square.
-    pub size: u32,
-    /// How the square is made.
-    pub resize: Resize,
-    /// Subtracted from each channel of red, green, blue in [0, 1].
-    pub mean: [f32; 3],
-    /// Divides each channel afterwards.
-    pub std: [f32; 3],
-    /// How pixels in between are made up.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub filter: Filter,
-    /// With [`Resize::Crop`]: the shorter side goes to so many whole pixels first, and the square is
-    /// cut out of that, as CLIP's own preprocessing does. Without it, both are one step.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub shortest_edge: Option<u32>,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-impl Preprocess {
-    /// Writes the picture as (3, size, size), normalised, into `pixels`.
-    pub fn write(&self, picture: &RgbImage, mut pixels: ArrayViewMut3<f32>) -> Result<()> {
-        let square = self.square(picture)?;
-        for (channel, mut plane) in pixels.outer_iter_mut().enumerate() {
-            let scale = 1.0 / (255.0 * self.std[channel]);
-            let shift = self.mean[channel] / self.std[channel];
-            for (out, rgb) in plane.iter_mut().zip(square.chunks_exact(3)) {
-                *out = rgb[channel] as f32 * scale - shift;
-            }
-        }
-        Ok(())
-    }
-
-    /// RGB bytes, (size, size, 3).
-    pub fn square(&self, picture: &RgbImage) -> Result<Vec<u8>> {
-        let (width, height) = picture.dimensions();
-        let (size, side) = (self.size, width.min(height));
-        let whole = (0, 0, width, height);
-        let square = (size, size);
-        match (self.resize, self.shortest_edge) {
-            (Resize::Squash, _) => resized(picture, whole, square, self.filter),
-            (Resize::Crop, None) => {
-                let middle = ((width - side) / 2, (height - side) / 2, side, side);
-                resized(picture, middle, square, self.filter)
-            }
-            (Resize::Crop, Some(edge)) => {
-                let to = |it: u32| (u64::from(it) * u64::from(edge) / u64::from(side)) as u32;
-                let target = (to(width), to(height));
-                let bytes = resized(picture, whole, target, self.filter)?;
-                let (left, top) = ((target.0 - size) / 2, (target.1 - size) / 2);
-                let row = |it: u32| {
-                    let start = 3 * ((top + it) as usize * target.0 as usize + left as usize);
-                    &bytes[start..start + 3 * size as usize]
-                };
-                Ok((0..size).flat_map(row).copied().collect())
-            }
-        }
-    }
-}
-
-/// The part (left, top, width, height) of a picture as RGB bytes, (height, width, 3) of `target`, which
-/// is a width and a height.
-pub fn resized(
-    picture: &RgbImage,
-    crop: (u32, u32, u32, u32),
-    target: (u32, u32),
-    filter: Filter,
-) -> Result<Vec<u8>> {
-    if crop == (0, 0, target.0, target.1) && picture.dimensions() == target {
-        return Ok(picture.as_raw().clone());
-    }
-    let source = fir::images::ImageRef::new(
-        picture.width(),
-        picture.height(),
-        picture.as_raw(),
-        fir::PixelType::U8x3,
-    )
-    .map_err(|err| Error::Picture { reason: err.to_string() })?;
-    let resized = match filter {
-        Filter::Bilinear => step(&source, crop, target, fir::FilterType::Bilinear)?,
-        // Where this filter overshoots, bytes are clipped between the passes: their order shows, and
-        // Pillow goes across first.
-        Filter::Bicubic => {
-            let (across, cubic) = ((target.0, crop.3), fir::FilterType::CatmullRom);
-            let wide = step(&source, crop, across, cubic)?;
-            step(&wide, (0, 0, across.0, across.1), target, cubic)?
-        }
-    };
-    Ok(resized.into_vec())
-}
-
-fn step(
-    from: &impl fir::IntoImageView,
-    (left, top, width, height): (u32, u32, u32, u32),
-    target: (u32, u32),
-    filter: fir::FilterType,
-) -> Result<fir::images::Image<'static>> {
-    let mut to = fir::images::Image::new(target.0, target.1, fir::PixelType::U8x3);
-    let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(filter)).crop(
-        f64::from(left),
-        f64::from(top),
-        f64::from(width),
-        f64::from(height),
-    );
-    let outcome = fir::Resizer::new().resize(from, &mut to, &options);
-    outcome.map(|()| to).map_err(|err| Error::Picture { reason: err.to_string() })
-}
 
 /// Decodes a picture: upright by its EXIF orientation, first frame, eight bits a channel, on white.
 ///
@@ -186,12 +53,44 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
     })
 }
 
+/// As [`decode`], but perhaps at a part of its size, where each side keeps `least` pixels.
+fn decode_reduced(bytes: &[u8], least: u32) -> Result<(RgbImage, Frame)> {
+    match fenced(|| Ok(reduced_jpeg(bytes, least)))? {
+        Some(reduced) => Ok(reduced),
+        None => decode(bytes).map(|it| {
+            let frame = Frame::whole(&it);
+            (it, frame)
+        }),
+    }
+}
+
+fn reduced_jpeg(bytes: &[u8], least: u32) -> Option<(RgbImage, Frame)> {
+    let header = jpeg::Header::read(bytes)?;
+    let side = header.width.min(header.height);
+    let part = [8, 4, 2].into_iter().find(|it| least <= side / it)?;
+    check_jpeg(&header, bytes).ok()?;
+    let mut picture = DynamicImage::from(header.decode(part)?);
+    picture.apply_orientation(header.orientation);
+    let frame = Frame::turned(header.width, header.height, part, header.orientation);
+    Some((picture.into_rgb8(), frame))
+}
+
+fn check_jpeg(header: &jpeg::Header, bytes: &[u8]) -> Result<()> {
+    let (width, height) = (header.width, header.height);
+    within_limits(width, height, 3 * u64::from(width) * u64::from(height))?;
+    // The decoder fills what is missing with grey and says nothing.
+    if jpeg_is_whole(bytes) { Ok(()) } else { Err(unread("the JPEG is cut off before its end")) }
+}
+
 /// The checks of [`decode`] that need no pixels: format, size, and that a JPEG has its end.
 pub fn check(bytes: &[u8]) -> Result<()> {
     fenced(|| {
         #[cfg(feature = "heic")]
         if heic::is(bytes) {
             return check_heic(bytes);
+        }
+        if let Some(header) = jpeg::Header::read(bytes) {
+            return check_jpeg(&header, bytes);
         }
         open(bytes).map(|_| ())
     })

@@ -120,6 +120,17 @@ pub fn dualpath_runtime(_: &Context, arguments: &[Value<'_>]) -> Result<Output> 
     })
 }
 
+/// `dualpath_device([name])`: where graphs are run, or shall be.
+pub fn dualpath_device(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
+    match arguments.first() {
+        None => {}
+        Some(Value::Null) => return Ok(Output::Null),
+        Some(Value::Text(name)) => encoder::use_device(name)?,
+        Some(other) => return Err(wrong_type("the device", other, "TEXT such as 'cpu' or 'cuda'")),
+    }
+    Ok(encoder::device_wanted().into())
+}
+
 /// `dualpath_debug()`: what a bug report needs, as JSON.
 pub fn dualpath_debug(_: &Context, _: &[Value<'_>]) -> Result<Output> {
     let runtime = match encoder::runtime_state() {
@@ -129,7 +140,10 @@ pub fn dualpath_debug(_: &Context, _: &[Value<'_>]) -> Result<Output> {
     let models: Vec<serde_json::Value> = encoder::list()?
         .iter()
         .map(|it| {
+            let [image, text] = it.places().map(|it| it.as_ref().map(place));
             serde_json::json!({
+                "image": image,
+                "text": text,
                 "name": it.name(),
                 "trained_as": it.manifest().name,
                 "dimension": it.dimension(),
@@ -142,11 +156,21 @@ pub fn dualpath_debug(_: &Context, _: &[Value<'_>]) -> Result<Output> {
         "version": env!("CARGO_PKG_VERSION"),
         "commit": option_env!("DUALPATH_COMMIT").unwrap_or("unknown"),
         "runtime": runtime,
-        "device": "cpu",
+        "device": encoder::device_wanted(),
         "simd": index::simd(),
         "models": models,
     });
     Ok(report.to_string().into())
+}
+
+/// Where a graph runs, as JSON.
+fn place(it: &encoder::Place) -> serde_json::Value {
+    serde_json::json!({
+        "device": it.device.name(),
+        "nodes": it.nodes,
+        "passed_over": it.passed_over,
+        "too_many_rows": it.too_many,
+    })
 }
 
 /// `dualpath_check(table)`: `ok`, or what is wrong, a line each.

@@ -11,6 +11,7 @@ mod progress;
 use std::cell::{Cell, RefCell};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub use self::progress::reports;
 pub use self::scan::{Cursor, RECALL_WANTED};
@@ -321,7 +322,7 @@ impl Dualpath {
         queue.push(Row { rowid, content, seen: None });
         if queue.is_full() {
             drop(queue);
-            self.flush()?;
+            self.send()?;
         }
         Ok(rowid)
     }
@@ -496,11 +497,31 @@ impl Dualpath {
         })
     }
 
-    /// Encodes and writes what waits in the queue.
+    /// Has what waits encoded while the statement goes on, once the batch before is written.
+    fn send(&self) -> Result<()> {
+        self.land()?;
+        let is_ready = self.queue.borrow().is_ready();
+        match is_ready {
+            true => self.flush(),
+            false => self.queue.borrow_mut().send(self.encoder()?),
+        }
+    }
+
+    /// Writes the batch that is under way.
+    fn land(&self) -> Result<()> {
+        let landed = self.queue.borrow_mut().landed();
+        match landed {
+            None => Ok(()),
+            Some((rows, outcomes)) => self.store.append(&named(&rows, outcomes?)?),
+        }
+    }
+
+    /// Encodes and writes all that waits or is under way.
     fn flush(&self) -> Result<()> {
         if self.store.made().content.is_some() {
             return self.settle(None);
         }
+        self.land()?;
         let rows = self.queue.borrow_mut().take();
         if rows.is_empty() {
             return Ok(());
@@ -508,20 +529,13 @@ impl Dualpath {
         self.store.append(&self.encode(rows)?)
     }
 
-    /// The first picture that cannot be decoded is an error that names its row.
     fn encode(&self, rows: Vec<Row>) -> Result<Vec<(i64, Embedding)>> {
-        let encoder = match rows.iter().all(|it| matches!(it.content, Content::Vector(_))) {
+        let encoder = match rows.iter().all(Row::is_ready) {
             true => None,
             false => Some(self.encoder()?),
         };
-        let outcomes = queue::encoded(&rows, encoder.as_deref())?;
-        rows.iter()
-            .zip(outcomes)
-            .map(|(row, outcome)| match outcome {
-                Ok(embedding) => Ok((row.rowid, embedding)),
-                Err(err) => Err(Error::Usage(format!("row {}: {err}", row.rowid))),
-            })
-            .collect()
+        let outcomes = queue::encoded(&rows, encoder.as_deref(), &AtomicBool::new(false))?;
+        named(&rows, outcomes)
     }
 
     fn is_taken(&self, rowid: i64) -> Result<bool> {
@@ -561,6 +575,15 @@ impl Dualpath {
         let message = format!("UNIQUE constraint failed: {}.rowid", self.name.borrow());
         Error::Sqlite { code: ROWID_TAKEN, message }
     }
+}
+
+/// The first picture that cannot be decoded is an error that names its row.
+fn named(rows: &[Row], outcomes: Vec<Result<Embedding>>) -> Result<Vec<(i64, Embedding)>> {
+    let each = rows.iter().zip(outcomes).map(|(row, outcome)| match outcome {
+        Ok(embedding) => Ok((row.rowid, embedding)),
+        Err(err) => Err(Error::Usage(format!("row {}: {err}", row.rowid))),
+    });
+    each.collect()
 }
 
 /// The hidden command column is called after the table, and SQLite wants no name twice.

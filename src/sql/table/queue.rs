@@ -1,9 +1,12 @@
 //! Rows that were inserted and wait to be encoded together.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use crate::embedding::Embedding;
-use crate::encoder::Encoder;
+use crate::encoder::{BATCH, Encoder};
 use crate::error::{Error, Result};
 use crate::store::Seen;
 
@@ -28,10 +31,18 @@ pub struct Row {
     pub seen: Option<Seen>,
 }
 
-/// Pictures and sentences that wait at most; two batches keep the decoders busy.
-const MOST_TO_ENCODE: usize = 64;
-/// Bytes that wait at most.
+impl Row {
+    /// Whether it needs no encoder.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.content, Content::Vector(_))
+    }
+}
+
+/// Bytes that wait at most; as many may be under way.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+/// An answer for each of some rows.
+pub type Outcomes = Result<Vec<Result<Embedding>>>;
 
 /// The waiting rows, in the order they came.
 #[derive(Default)]
@@ -40,12 +51,30 @@ pub struct Queue {
     rowids: HashSet<i64>,
     to_encode: usize,
     bytes: usize,
+    under_way: Option<UnderWay>,
+}
+
+/// A batch that is being encoded while its caller reads the next one.
+struct UnderWay {
+    rows: Arc<Vec<Row>>,
+    given_up: Arc<AtomicBool>,
+    worker: Option<JoinHandle<Outcomes>>,
+}
+
+impl Drop for UnderWay {
+    /// Waits: a process must not end inside ONNX Runtime.
+    fn drop(&mut self) {
+        self.given_up.store(true, Ordering::Relaxed);
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
 }
 
 impl Queue {
     /// Adds a row whose rowid is free.
     pub fn push(&mut self, row: Row) {
-        self.to_encode += usize::from(!matches!(row.content, Content::Vector(_)));
+        self.to_encode += usize::from(!row.is_ready());
         self.bytes += match &row.content {
             Content::Picture(it) => it.len(),
             Content::Sentence(it) => it.len(),
@@ -55,39 +84,77 @@ impl Queue {
         self.rows.push(row);
     }
 
-    /// Whether it is time to flush.
+    /// Whether it is time to encode what waits. An interrupt waits for no more than one batch.
     pub fn is_full(&self) -> bool {
-        MOST_TO_ENCODE <= self.to_encode || MOST_BYTES <= self.bytes
+        BATCH <= self.to_encode || MOST_BYTES <= self.bytes
     }
 
-    /// Pictures and sentences.
-    pub fn to_encode(&self) -> usize {
-        self.to_encode
+    /// Whether nothing that waits needs an encoder.
+    pub fn is_ready(&self) -> bool {
+        self.to_encode == 0
     }
 
-    /// Whether the row waits.
+    /// Begins to encode what waits; nothing is under way before.
+    ///
+    /// # Errors
+    /// No thread; the rows wait on.
+    pub fn send(&mut self, encoder: Arc<Encoder>) -> Result<()> {
+        let rows = Arc::new(std::mem::take(&mut self.rows));
+        let given_up = Arc::new(AtomicBool::new(false));
+        let (theirs, stop) = (rows.clone(), given_up.clone());
+        let spawned = std::thread::Builder::new()
+            .name("dualpath".to_owned())
+            .spawn(move || encoded(&theirs, Some(&*encoder), &stop));
+        match spawned {
+            Ok(worker) => {
+                self.under_way = Some(UnderWay { rows, given_up, worker: Some(worker) });
+                (self.to_encode, self.bytes) = (0, 0);
+                Ok(())
+            }
+            Err(err) => {
+                self.rows = Arc::into_inner(rows).unwrap_or_default();
+                Err(Error::Usage(format!("there is no thread to encode in: {err}")))
+            }
+        }
+    }
+
+    /// Waits for the batch that is under way, if there is one.
+    pub fn landed(&mut self) -> Option<(Vec<Row>, Outcomes)> {
+        let mut under_way = self.under_way.take()?;
+        let worker = under_way.worker.take()?;
+        let lost = || Error::Usage("internal error, please report".to_owned());
+        let outcomes = worker.join().unwrap_or_else(|_| Err(lost()));
+        let rows = Arc::into_inner(std::mem::take(&mut under_way.rows)).unwrap_or_default();
+        rows.iter().for_each(|it| {
+            self.rowids.remove(&it.rowid);
+        });
+        Some((rows, outcomes))
+    }
+
+    /// Whether the row waits or is under way.
     pub fn holds(&self, rowid: i64) -> bool {
         self.rowids.contains(&rowid)
     }
 
-    /// The largest waiting rowid.
+    /// The largest of such rowids.
     pub fn largest(&self) -> Option<i64> {
         self.rowids.iter().max().copied()
     }
 
-    /// All rows; the queue is empty then.
+    /// All rows that wait, where none are under way; the queue is empty then.
     pub fn take(&mut self) -> Vec<Row> {
         std::mem::take(self).rows
     }
 
     /// Forgets all rows.
     pub fn clear(&mut self) {
-        self.take();
+        *self = Queue::default();
     }
 }
 
-/// Encodes rows, an answer for each; `encoder` may be missing where all are ready vectors.
-pub fn encoded(rows: &[Row], encoder: Option<&Encoder>) -> Result<Vec<Result<Embedding>>> {
+/// Encodes rows, an answer for each; `encoder` may be missing where all are ready vectors. Once
+/// nobody wants it any more, it ends early.
+pub fn encoded(rows: &[Row], encoder: Option<&Encoder>, given_up: &AtomicBool) -> Outcomes {
     let mut pictures: Vec<&[u8]> = Vec::new();
     let mut sentences: Vec<&str> = Vec::new();
     for row in rows {
@@ -99,9 +166,10 @@ pub fn encoded(rows: &[Row], encoder: Option<&Encoder>) -> Result<Vec<Result<Emb
     }
     let (mut pictures, mut sentences) = match encoder {
         None => (Vec::new().into_iter(), Vec::new().into_iter()),
-        Some(encoder) => {
-            (encoder.pictures(&pictures).into_iter(), encoder.sentences(&sentences)?.into_iter())
-        }
+        Some(encoder) => (
+            encoder.pictures_unless(given_up, &pictures).into_iter(),
+            encoder.sentences(&sentences)?.into_iter(),
+        ),
     };
     let lost = || Error::Usage("internal error, please report".to_owned());
     rows.iter()

@@ -1,14 +1,13 @@
 //! `INSERT INTO album(album) VALUES ('sync')`: an index made to agree with its content table.
 
 use std::cell::Cell;
+use std::sync::atomic::AtomicBool;
 
 use super::Dualpath;
 use super::progress::Progress;
-use super::queue::{self, Row};
+use super::queue::{self, Outcomes, Row};
 use super::sight::{self, Sight};
 use super::walk::{Walk, over};
-use crate::embedding::Embedding;
-use crate::encoder::BATCH;
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::sqlite::{Statement, Value, quoted};
@@ -194,24 +193,34 @@ impl Dualpath {
                 it.forgotten += forgotten;
             });
         }
-        let full = {
-            let queue = self.queue.borrow();
-            // An interrupt waits for no more than one batch.
-            queue.is_full() || BATCH <= queue.to_encode()
-        };
-        if full {
-            self.settle(progress)?;
+        if self.queue.borrow().is_full() {
+            self.land_seen(progress)?;
+            self.stop_if_interrupted()?;
+            let encoder = self.encoder()?;
+            self.queue.borrow_mut().send(encoder)?;
         }
         Ok(encoded)
     }
 
-    /// Encodes what waits, and notes what could not be.
+    /// Encodes what waits or is under way, and notes what could not be.
     pub(super) fn settle(&self, progress: Option<&Progress>) -> Result<()> {
+        self.land_seen(progress)?;
         let rows = self.queue.borrow_mut().take();
         if rows.is_empty() {
             return Ok(());
         }
-        let outcomes = match self.outcomes(&rows) {
+        let outcomes = self.outcomes(&rows);
+        self.keep(rows, outcomes, progress)
+    }
+
+    /// The same for what is under way.
+    fn land_seen(&self, progress: Option<&Progress>) -> Result<()> {
+        let landed = self.queue.borrow_mut().landed();
+        landed.map_or(Ok(()), |(rows, outcomes)| self.keep(rows, outcomes, progress))
+    }
+
+    fn keep(&self, rows: Vec<Row>, outcomes: Outcomes, progress: Option<&Progress>) -> Result<()> {
+        let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
             Err(err) => {
                 // They wait on: a commit without them would leave the index behind.
@@ -249,9 +258,9 @@ impl Dualpath {
         Ok(())
     }
 
-    fn outcomes(&self, rows: &[Row]) -> Result<Vec<Result<Embedding>>> {
+    fn outcomes(&self, rows: &[Row]) -> Outcomes {
         self.stop_if_interrupted()?;
-        queue::encoded(rows, Some(&*self.encoder()?))
+        queue::encoded(rows, Some(&*self.encoder()?), &AtomicBool::new(false))
     }
 
     /// Forgets what was seen of content rows after the walk's place, up to `last`, which are gone.
