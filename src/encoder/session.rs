@@ -83,8 +83,8 @@ impl ImageGraph {
         Opened::new(session, name, &model.image_graph, input).map(ImageGraph)
     }
 
-    /// (batch, 3, size, size) to as many embeddings.
-    pub fn run(&mut self, pixels: Array4<f32>) -> Result<Vec<Embedding>> {
+    /// (batch, 3, size, size) to as many embeddings; of one without a direction the others know nothing.
+    pub fn run(&mut self, pixels: Array4<f32>) -> Result<Vec<Result<Embedding>>> {
         self.0.by_rows(pixels, |graph, rows| {
             let pixels = graph.tensor(rows)?;
             graph.run(vec![(graph.input.clone(), pixels)])
@@ -155,14 +155,15 @@ impl TextGraph {
         let (narrow, mask) = (self.narrow, self.mask.as_ref());
         let counts = Array2::from_shape_fn(tokens.dim(), |(row, at)| i64::from(at < used[row]));
         let both = stack![Axis(2), tokens, counts];
-        self.graph.by_rows(both, |graph, both| {
+        let embeddings = self.graph.by_rows(both, |graph, both| {
             let (tokens, counts) = (both.index_axis(Axis(2), 0), both.index_axis(Axis(2), 1));
             let mut inputs = vec![(graph.input.clone(), graph.integers(tokens, narrow)?)];
             if let Some(mask) = mask {
                 inputs.push((mask.name.clone(), graph.integers(counts, mask.narrow)?));
             }
             graph.run(inputs)
-        })
+        });
+        embeddings?.into_iter().collect()
     }
 }
 
@@ -189,8 +190,8 @@ impl Opened {
     fn by_rows<T: Clone, D: RemoveAxis>(
         &mut self,
         input: Array<T, D>,
-        run: impl Fn(&mut Opened, Array<T, D>) -> Result<Vec<Embedding>>,
-    ) -> Result<Vec<Embedding>> {
+        run: impl Fn(&mut Opened, Array<T, D>) -> Result<Vec<Result<Embedding>>>,
+    ) -> Result<Vec<Result<Embedding>>> {
         if !self.single {
             return run(self, input);
         }
@@ -222,7 +223,10 @@ impl Opened {
         }
     }
 
-    fn run(&mut self, inputs: Vec<(String, SessionInputValue<'_>)>) -> Result<Vec<Embedding>> {
+    fn run(
+        &mut self,
+        inputs: Vec<(String, SessionInputValue<'_>)>,
+    ) -> Result<Vec<Result<Embedding>>> {
         let model = self.model.clone();
         let refused = |reason: String| Error::Inference { model: model.clone(), reason };
         let outputs = self.session.run(inputs).map_err(|err| refused(err.to_string()))?;
@@ -232,7 +236,7 @@ impl Opened {
         if dimension == 0 {
             return Err(refused(format!("{} has the shape {shape:?}", self.output)));
         }
-        numbers.chunks_exact(dimension).map(|it| Embedding::new(it.to_vec())).collect()
+        Ok(numbers.chunks_exact(dimension).map(|it| Embedding::new(it.to_vec())).collect())
     }
 }
 
@@ -279,9 +283,8 @@ fn strict(
     };
     if !fits(outlet, name, element, row) {
         return Err(refused(format!(
-            "{file} has {} {:?} where dualpath.json asks for {expected}",
-            outlet.name(),
-            outlet.dtype(),
+            "{file} has {} where dualpath.json asks for {expected}",
+            seen(outlet),
         )));
     }
     Ok(())
@@ -292,8 +295,7 @@ fn other(model: &str, graph: &model::Graph, outlets: &[Outlet], expected: &str) 
         model::Graph::Bytes(_) => String::new(),
         model::Graph::File(path) => format!("{} ", path.display()),
     };
-    let found: Vec<String> =
-        outlets.iter().map(|it| format!("{} {:?}", it.name(), it.dtype())).collect();
+    let found: Vec<String> = outlets.iter().map(seen).collect();
     Error::Inference {
         model: model.to_owned(),
         reason: format!("{file}has {} where {expected} is needed", found.join(", ")),
@@ -306,6 +308,16 @@ fn dimension(model: &Model) -> [i64; 1] {
 
 fn names(outlets: &[Outlet]) -> String {
     outlets.iter().map(Outlet::name).collect::<Vec<_>>().join(", ")
+}
+
+/// What a graph has there, in the words of what is asked for.
+fn seen(outlet: &Outlet) -> String {
+    let Some(element) = element(outlet) else {
+        return format!("{}, which is no tensor", outlet.name());
+    };
+    let name = |it: &i64| if *it == ANY { "any".to_owned() } else { it.to_string() };
+    let lengths: Vec<String> = shape(outlet).iter().map(name).collect();
+    format!("{} {element} ({})", outlet.name(), lengths.join(", "))
 }
 
 fn described(name: &str, element: TensorElementType, row: &[i64]) -> String {
