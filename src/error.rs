@@ -48,7 +48,7 @@ pub enum Error {
 
     /// Bytes that no decoder takes.
     #[error(
-        "the picture cannot be read: {reason} (JPEG, PNG, WebP, GIF, BMP, TIFF and HEIC are read)"
+        "the picture cannot be read: {reason} (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC are read)"
     )]
     Picture {
         /// The decoder's words.
@@ -169,6 +169,14 @@ pub enum Error {
 impl Error {
     /// Whether the picture or the sentence itself is at fault, so that others may do better.
     pub fn is_of_content(&self) -> bool {
-        matches!(self, Error::Picture { .. } | Error::PictureSize { .. } | Error::Sentence { .. })
+        matches!(
+            self,
+            // A model may have no direction for a picture.
+            Error::VectorZero
+                | Error::VectorNumber { .. }
+                | Error::Picture { .. }
+                | Error::PictureSize { .. }
+                | Error::Sentence { .. }
+        )
     }
 }

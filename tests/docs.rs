@@ -16,8 +16,15 @@ const HOME: &str = "/home/me";
 #[test]
 fn every_recipe_prints_what_it_says() {
     let recipes = include_str!("../docs/recipes.md");
-    let compared = run(recipes, &host::memory());
+    let connection = host::memory();
+    let compared = run(recipes, &connection);
     assert_eq!(compared, recipes.matches("\n## ").count() + 1, "a recipe prints nothing");
+    // The one that is kept as a file is the page's.
+    let hybrid = include_str!("../sql/hybrid.sql");
+    let (_, query) = hybrid.split_once("\nWITH").unwrap();
+    assert!(recipes.contains(&format!("WITH{}", query.trim_end())));
+    let found = prints(&connection, hybrid).unwrap();
+    assert_eq!(found, ["A dog catches a ball on the grass.", "A boy kicks a ball on the grass."]);
 }
 
 #[test]
@@ -37,6 +44,27 @@ fn the_reference_prints_what_it_says() {
         let name = section.split('(').next().unwrap();
         assert!(shown.contains(&format!("{name}(")), "{name} has no example");
     }
+}
+
+/// Over a table that somebody has already, as it says.
+#[test]
+fn the_readme_s_statements_run() {
+    host::runtime();
+    let readme = include_str!("../README.md");
+    let (_, block) = readme.split_once("\n```sql\n").unwrap();
+    let (block, _) = block.split_once("\n```").unwrap();
+    let (load, statements) = block.split_once('\n').unwrap();
+    assert_eq!(load, ".load target/release/libdualpath");
+    let home = home();
+    let connection = host::memory();
+    connection
+        .execute_batch("CREATE TABLE photos(id INTEGER PRIMARY KEY, title TEXT, jpeg BLOB)")
+        .unwrap();
+    let jpeg = std::fs::read(home.path().join("photos/dog.jpg")).unwrap();
+    let insert = "INSERT INTO photos(title, jpeg) VALUES ('Rex', ?1), ('Broken', x'FFD8FF')";
+    connection.execute(insert, [jpeg]).unwrap();
+    let printed = prints(&connection, statements).unwrap();
+    assert!(printed.len() == 1 && printed[0].starts_with("Rex|"), "{printed:?}");
 }
 
 /// Runs a document's blocks in order and compares what they print; how many it compared.

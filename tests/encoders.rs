@@ -134,7 +134,7 @@ fn a_broken_picture_fails_its_own_insert() {
     connection.execute(insert, params![1, &whole]).unwrap();
     for (broken, words) in [
         (half, "the JPEG is cut off before its end"),
-        (Vec::new(), "the blob is empty"),
+        (Vec::new(), "it is empty"),
         (b"not a picture at all".to_vec(), "no known signature"),
         (header(30_000, 30_000), "30000 x 30000 pixels (the limit is"),
         (header(9, 0), "the picture cannot be read"),

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Endings of files that are taken for pictures.
-const ENDINGS: [&str; 11] =
-    ["jpg", "jpeg", "jpe", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "heif"];
+const ENDINGS: [&str; 12] =
+    ["jpg", "jpeg", "jpe", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "heif"];
 
 /// What a walk found.
 #[derive(Default)]

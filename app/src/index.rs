@@ -1,11 +1,12 @@
 //! `dualpath index`: a folder's files in a table, and an index over that table.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
 
@@ -151,8 +152,14 @@ fn note(db: &mut Connection, files: &Files) -> Result<i64> {
 fn sync(db: &Connection, place: &Place, summary: &mut Summary, quiet: bool) -> Result<()> {
     let ended = AtomicBool::new(false);
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(summary.pictures as u64) };
-    let style = "indexing {wide_bar} {pos}/{len}  {per_sec}  ETA {eta}";
-    bar.set_style(ProgressStyle::with_template(style)?);
+    let style = "indexing {wide_bar} {human_pos} of {human_len}  {pace}  ETA {eta}";
+    let style = ProgressStyle::with_template(style)?.progress_chars("━╸─").with_key(
+        "pace",
+        |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{:.0}/s", state.per_sec());
+        },
+    );
+    bar.set_style(style);
     let outcome = std::thread::scope(|threads| {
         threads.spawn(|| {
             // Another connection of this process is told how far the first one is.
@@ -197,11 +204,18 @@ fn sync(db: &Connection, place: &Place, summary: &mut Summary, quiet: bool) -> R
 fn say(summary: &Summary) {
     let Summary { folder, pictures, encoded, same, forgotten, left_out, .. } = summary;
     eprintln!(
-        "{pictures} pictures in {folder}: {encoded} encoded, {same} unchanged, {forgotten} forgotten, {} left out",
+        "{pictures} picture{} in {folder}: {encoded} encoded, {same} unchanged, {forgotten} forgotten, {} left out",
+        if *pictures == 1 { "" } else { "s" },
         left_out.len()
     );
+    let mut told = HashSet::new();
     for LeftOut { path, reason } in left_out.iter().take(LISTED) {
-        eprintln!("left out: {path}: {reason}");
+        // What to do stands in brackets; once is enough.
+        let what = match reason.rsplit_once(" (") {
+            Some((what, remedy)) if !told.insert(remedy) => what,
+            _ => reason.as_str(),
+        };
+        eprintln!("left out: {path}: {what}");
     }
     if LISTED < left_out.len() {
         eprintln!("... and {} more (--json lists them all)", left_out.len() - LISTED);

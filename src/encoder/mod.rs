@@ -195,7 +195,7 @@ impl Encoder {
             Ok(embeddings) => embeddings
                 .into_iter()
                 .zip(faults)
-                .map(|(embedding, fault)| fault.map_or(Ok(embedding), Err))
+                .map(|(embedding, fault)| fault.map_or(embedding, Err))
                 .collect(),
             Err(err) => {
                 let message = err.to_string();
@@ -217,6 +217,7 @@ impl Encoder {
         if self.dimension() == 0 {
             let side = self.model.manifest.image.size as usize;
             let white = held(self.images()?).run(&Array4::ones((1, 3, side, side)))?;
+            let white = white.into_iter().collect::<Result<Vec<_>>>()?;
             let sentence = self.sentences(&["a"])?;
             let [picture, sentence] =
                 [&white, &sentence].map(|it| it.first().map_or(0, Embedding::dimension));

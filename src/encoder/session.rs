@@ -115,8 +115,8 @@ impl ImageGraph {
         &self.0.place
     }
 
-    /// (batch, 3, size, size) to as many embeddings.
-    pub fn run(&mut self, pixels: &Array4<f32>) -> Result<Vec<Embedding>> {
+    /// (batch, 3, size, size) to as many embeddings; of one without a direction the others know nothing.
+    pub fn run(&mut self, pixels: &Array4<f32>) -> Result<Vec<Result<Embedding>>> {
         let graph = &mut self.0;
         graph.by_rows(pixels.len_of(Axis(0)), |graph, rows| {
             let rows = pixels.slice_axis(Axis(0), Slice::from(rows));
@@ -199,7 +199,7 @@ impl TextGraph {
     pub fn run(&mut self, tokens: &Array2<i64>, used: &[usize]) -> Result<Vec<Embedding>> {
         let (narrow, mask) = (self.narrow, self.mask.as_ref());
         let counts = Array2::from_shape_fn(tokens.dim(), |(row, at)| i64::from(at < used[row]));
-        self.graph.by_rows(tokens.nrows(), |graph, rows| {
+        let embeddings = self.graph.by_rows(tokens.nrows(), |graph, rows| {
             let rows = Slice::from(rows);
             let part = |it: &Array2<i64>, narrow: bool| {
                 graph.integers(it.slice_axis(Axis(0), rows), narrow)
@@ -209,7 +209,8 @@ impl TextGraph {
                 inputs.push((mask.name.clone(), part(&counts, mask.narrow)?));
             }
             graph.run(inputs)
-        })
+        });
+        embeddings?.into_iter().collect()
     }
 }
 
@@ -237,8 +238,8 @@ impl Opened {
     fn by_rows(
         &mut self,
         rows: usize,
-        run: impl Fn(&mut Opened, Range<usize>) -> Result<Vec<Embedding>>,
-    ) -> Result<Vec<Embedding>> {
+        run: impl Fn(&mut Opened, Range<usize>) -> Result<Vec<Result<Embedding>>>,
+    ) -> Result<Vec<Result<Embedding>>> {
         let (before, mut most) = (self.most_rows, self.most_rows);
         let outcome = halving(rows, &mut most, |part| run(self, part));
         if most != before {
@@ -287,7 +288,10 @@ impl Opened {
         }
     }
 
-    fn run(&mut self, inputs: Vec<(String, SessionInputValue<'_>)>) -> Result<Vec<Embedding>> {
+    fn run(
+        &mut self,
+        inputs: Vec<(String, SessionInputValue<'_>)>,
+    ) -> Result<Vec<Result<Embedding>>> {
         let model = self.model.clone();
         let refused = |reason: String| Error::Inference { model: model.clone(), reason };
         let outputs = self.session.run(inputs).map_err(|err| refused(err.to_string()))?;
@@ -297,7 +301,7 @@ impl Opened {
         if dimension == 0 {
             return Err(refused(format!("{} has the shape {shape:?}", self.output)));
         }
-        numbers.chunks_exact(dimension).map(|it| Embedding::new(it.to_vec())).collect()
+        Ok(numbers.chunks_exact(dimension).map(|it| Embedding::new(it.to_vec())).collect())
     }
 }
 
@@ -404,9 +408,8 @@ fn strict(
     };
     if !fits(outlet, name, element, row) {
         return Err(refused(format!(
-            "{file} has {} {:?} where dualpath.json asks for {expected}",
-            outlet.name(),
-            outlet.dtype(),
+            "{file} has {} where dualpath.json asks for {expected}",
+            seen(outlet),
         )));
     }
     Ok(())
@@ -417,8 +420,7 @@ fn other(model: &str, graph: &model::Graph, outlets: &[Outlet], expected: &str) 
         model::Graph::Bytes(_) => String::new(),
         model::Graph::File(path) => format!("{} ", path.display()),
     };
-    let found: Vec<String> =
-        outlets.iter().map(|it| format!("{} {:?}", it.name(), it.dtype())).collect();
+    let found: Vec<String> = outlets.iter().map(seen).collect();
     Error::Inference {
         model: model.to_owned(),
         reason: format!("{file}has {} where {expected} is needed", found.join(", ")),
@@ -431,6 +433,16 @@ fn dimension(model: &Model) -> [i64; 1] {
 
 fn names(outlets: &[Outlet]) -> String {
     outlets.iter().map(Outlet::name).collect::<Vec<_>>().join(", ")
+}
+
+/// What a graph has there, in the words of what is asked for.
+fn seen(outlet: &Outlet) -> String {
+    let Some(element) = element(outlet) else {
+        return format!("{}, which is no tensor", outlet.name());
+    };
+    let name = |it: &i64| if *it == ANY { "any".to_owned() } else { it.to_string() };
+    let lengths: Vec<String> = shape(outlet).iter().map(name).collect();
+    format!("{} {element} ({})", outlet.name(), lengths.join(", "))
 }
 
 fn described(name: &str, element: TensorElementType, row: &[i64]) -> String {

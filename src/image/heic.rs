@@ -6,14 +6,8 @@ use image::{RgbImage, RgbaImage};
 use crate::error::{Error, Result};
 
 /// Whether the bytes begin like such a file (ISO 23008-12, section 10.2): its brands name HEVC.
-#[allow(clippy::big_endian_bytes)] // as the standard has it
 pub(super) fn is(bytes: &[u8]) -> bool {
-    const BRANDS: [&[u8]; 6] = [b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"];
-    let Some((head, _)) = bytes.split_first_chunk::<8>() else { return false };
-    let [a, b, c, d, kind @ ..] = *head;
-    let end = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(0).min(bytes.len());
-    let brands = bytes.get(8..end).unwrap_or_default();
-    &kind == b"ftyp" && brands.chunks_exact(4).any(|it| BRANDS.contains(&it))
+    super::has_brand(bytes, &[b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"])
 }
 
 /// Width, height and about the bytes that decoding takes, without decoding.
@@ -45,17 +39,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let premultiplied = alpha.premultiplied;
     let colours = picture.to_rgba8().map_err(refused)?.data;
     let colours = RgbaImage::from_raw(width, height, colours);
-    pixels(colours.map(|it| if premultiplied { added_to_white(&it) } else { super::on_white(&it) }))
-}
-
-/// Colours that opacity is in already.
-fn added_to_white(picture: &RgbaImage) -> RgbImage {
-    let mut opaque = RgbImage::new(picture.width(), picture.height());
-    for (to, from) in opaque.pixels_mut().zip(picture.pixels()) {
-        let [colour @ .., alpha] = from.0;
-        to.0 = colour.map(|it| it.saturating_add(255 - alpha));
-    }
-    opaque
+    pixels(colours.map(|it| super::on_white(&it, premultiplied)))
 }
 
 fn refused(err: HeifError) -> Error {

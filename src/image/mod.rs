@@ -6,6 +6,10 @@ mod preprocess;
 mod jpeg;
 #[cfg(feature = "heic")]
 mod heic;
+#[cfg(feature = "avif")]
+mod avif;
+#[cfg(feature = "avif")]
+mod items;
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,10 +39,9 @@ pub const MOST_FILE_BYTES: u64 = 512 * 1024 * 1024;
 /// Bytes that are no picture, a file that is cut off, a picture over the limits above.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
     fenced(|| {
-        #[cfg(feature = "heic")]
-        if heic::is(bytes) {
-            check_heic(bytes)?;
-            return heic::decode(bytes);
+        if let Some(other) = Other::of(bytes) {
+            other.check(bytes)?;
+            return (other.decode)(bytes);
         }
         let mut decoder = open(bytes)?;
         // A damaged note about the camera does not make the pixels worse.
@@ -46,7 +49,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
         let mut picture = DynamicImage::from_decoder(decoder).map_err(refused)?;
         picture.apply_orientation(orientation);
         Ok(if picture.color().has_alpha() {
-            on_white(&picture.into_rgba8())
+            on_white(&picture.into_rgba8(), false)
         } else {
             picture.into_rgb8()
         })
@@ -84,22 +87,49 @@ fn check_jpeg(header: &jpeg::Header, bytes: &[u8]) -> Result<()> {
 
 /// The checks of [`decode`] that need no pixels: format, size, and that a JPEG has its end.
 pub fn check(bytes: &[u8]) -> Result<()> {
-    fenced(|| {
-        #[cfg(feature = "heic")]
-        if heic::is(bytes) {
-            return check_heic(bytes);
-        }
-        if let Some(header) = jpeg::Header::read(bytes) {
-            return check_jpeg(&header, bytes);
-        }
-        open(bytes).map(|_| ())
+    fenced(|| match (Other::of(bytes), jpeg::Header::read(bytes)) {
+        (Some(other), _) => other.check(bytes),
+        (None, Some(header)) => check_jpeg(&header, bytes),
+        (None, None) => open(bytes).map(|_| ()),
     })
 }
 
-#[cfg(feature = "heic")]
-fn check_heic(bytes: &[u8]) -> Result<()> {
-    let (width, height, taken) = heic::size(bytes)?;
-    within_limits(width, height, taken)
+/// Width, height, and about the bytes that decoding takes.
+type Size = (u32, u32, u64);
+
+/// A format that `image` does not decode.
+struct Other {
+    size: fn(&[u8]) -> Result<Size>,
+    decode: fn(&[u8]) -> Result<RgbImage>,
+}
+
+impl Other {
+    fn of(bytes: &[u8]) -> Option<Other> {
+        #[cfg(feature = "heic")]
+        if heic::is(bytes) {
+            return Some(Other { size: heic::size, decode: heic::decode });
+        }
+        #[cfg(feature = "avif")]
+        if avif::is(bytes) {
+            return Some(Other { size: avif::size, decode: avif::decode });
+        }
+        let _ = bytes;
+        None
+    }
+
+    fn check(&self, bytes: &[u8]) -> Result<()> {
+        let (width, height, taken) = (self.size)(bytes)?;
+        within_limits(width, height, taken)
+    }
+}
+
+/// Whether the first box of a file names one of these brands (ISO 14496-12, section 4.3).
+fn has_brand(bytes: &[u8], brands: &[&[u8; 4]]) -> bool {
+    let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return false };
+    let length = length.iter().fold(0, |so_far, it| so_far << 8 | usize::from(*it));
+    let Some(named) = rest.strip_prefix(b"ftyp") else { return false };
+    let named = &named[..length.saturating_sub(8).min(named.len())];
+    named.chunks_exact(4).any(|it| brands.iter().any(|brand| it == *brand))
 }
 
 fn within_limits(width: u32, height: u32, taken: u64) -> Result<()> {
@@ -118,20 +148,21 @@ fn within_limits(width: u32, height: u32, taken: u64) -> Result<()> {
 
 fn open(bytes: &[u8]) -> Result<impl ImageDecoder> {
     if bytes.is_empty() {
-        return Err(unread("the blob is empty"));
+        return Err(unread("it is empty"));
     }
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|err| Error::Picture { reason: err.to_string() })?;
-    let format = match (reader.format(), bytes.get(8..11)) {
-        (Some(ImageFormat::Avif), _) => return Err(unread("it is AVIF; convert it to JPEG first")),
-        (Some(format), _) => format,
-        (None, Some(b"hei" | b"mif")) => {
-            return Err(unread(
-                "it is HEIC, which this build leaves out; convert it to JPEG first",
-            ));
-        }
-        (None, _) => return Err(unread("the bytes have no known signature")),
+    let left_out =
+        |it| unread(&format!("it is {it}, which this build leaves out; convert it to JPEG first"));
+    if has_brand(bytes, &[b"avif", b"avis"]) {
+        return Err(left_out("AVIF"));
+    }
+    if has_brand(bytes, &[b"heic", b"heix", b"mif1"]) {
+        return Err(left_out("HEIC"));
+    }
+    let Some(format) = reader.format() else {
+        return Err(unread("the bytes have no known signature"));
     };
     let mut limits = image::Limits::default();
     limits.max_alloc = Some(MOST_DECODER_BYTES);
@@ -161,13 +192,24 @@ fn fenced<T>(decode: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 /// What shows through transparent parts is the page they lie on, not the colour hidden in them.
-fn on_white(picture: &RgbaImage) -> RgbImage {
+fn on_white(picture: &RgbaImage, premultiplied: bool) -> RgbImage {
     let mut opaque = RgbImage::new(picture.width(), picture.height());
     for (to, from) in opaque.pixels_mut().zip(picture.pixels()) {
-        let [colour @ .., alpha] = from.0.map(u32::from);
-        to.0 = colour.map(|it| ((it * alpha + 255 * (255 - alpha) + 127) / 255) as u8);
+        let [colour @ .., alpha] = from.0;
+        to.0 = shown_on_white(colour, alpha, premultiplied);
     }
     opaque
+}
+
+/// `premultiplied`: opacity is in the colours already.
+fn shown_on_white(colour: [u8; 3], alpha: u8, premultiplied: bool) -> [u8; 3] {
+    let opaque = u32::from(alpha);
+    match premultiplied {
+        true => colour.map(|it| it.saturating_add(255 - alpha)),
+        false => {
+            colour.map(|it| ((u32::from(it) * opaque + 255 * (255 - opaque) + 127) / 255) as u8)
+        }
+    }
 }
 
 /// Walks the segments to the first scan, then looks for the end marker behind it.

@@ -18,14 +18,22 @@ const FORMATS: [ImageFormat; 6] = [
     ImageFormat::Tiff,
 ];
 
-/// What only other programs write; made with Pillow 13 and pillow-heif 1.8 from [`quadrants`].
-const FOREIGN: [(&str, &[u8]); 7] = [
+/// What only other programs write; made with Pillow 13, pillow-heif 1.8 and avifenc 0.11 from [`quadrants`].
+const FOREIGN: [(&str, &[u8]); 12] = [
     ("CMYK JPEG", include_bytes!("../../tests/pictures/cmyk.jpg")),
     ("progressive JPEG", include_bytes!("../../tests/pictures/progressive.jpg")),
     ("lossy WebP", include_bytes!("../../tests/pictures/lossy.webp")),
     ("animated WebP", include_bytes!("../../tests/pictures/animated.webp")),
     ("HEIC", include_bytes!("../../tests/pictures/quadrants.heic")),
     ("turned HEIC", include_bytes!("../../tests/pictures/turned.heic")),
+    ("AVIF", include_bytes!("../../tests/pictures/quadrants.avif")),
+    ("AVIF, 10 bits, 4:4:4", include_bytes!("../../tests/pictures/ten-bits.avif")),
+    (
+        "AVIF, 12 bits, 4:2:2, limited range",
+        include_bytes!("../../tests/pictures/twelve-bits.avif"),
+    ),
+    ("turned and mirrored AVIF", include_bytes!("../../tests/pictures/turned.avif")),
+    ("AVIF with a border that is cut off", include_bytes!("../../tests/pictures/cut.avif")),
     ("palette PNG", include_bytes!("../../tests/pictures/palette.png")),
 ];
 
@@ -190,9 +198,10 @@ fn heic_takes_nine_bytes_a_pixel() {
 
 #[test]
 fn what_is_no_picture() {
-    assert!(message(b"").starts_with("the picture cannot be read: the blob is empty (JPEG, PNG"));
+    assert!(message(b"").starts_with("the picture cannot be read: it is empty (JPEG, PNG"));
     assert!(message(b"two dogs in the snow").contains("the bytes have no known signature"));
-    assert!(message(b"\0\0\0\x18ftypavif\0\0\0\0mif1avif").contains("it is AVIF; convert it"));
+    let avif = message(b"\0\0\0\x18ftypavif\0\0\0\0mif1avif");
+    assert!(avif.starts_with("the picture cannot be read: ") && avif.contains("AVIF"), "{avif}");
     let heic = message(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic");
     assert!(heic.starts_with("the picture cannot be read: ") && heic.contains("HEIC"), "{heic}");
     assert!(message(b"\x89PNG\r\n\x1a\n").starts_with("the picture cannot be read: "));

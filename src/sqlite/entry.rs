@@ -73,3 +73,36 @@ unsafe fn check(host: *mut sqlite3_api_routines) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::{CStr, c_void};
+
+    unsafe extern "C" fn old() -> c_int {
+        3_034_001
+    }
+
+    unsafe extern "C" fn memory(bytes: u64) -> *mut c_void {
+        // SAFETY: any size may be asked for.
+        unsafe { libc::malloc(bytes as usize) }
+    }
+
+    /// As Debian 11 has it.
+    #[test]
+    fn an_older_host_is_told_what_is_needed() {
+        // SAFETY: every field is a function or none, and none is all zeros.
+        let mut table: sqlite3_api_routines = unsafe { std::mem::zeroed() };
+        table.libversion_number = Some(old);
+        table.malloc64 = Some(memory);
+        let host = Box::leak(Box::new(table));
+        let mut message: *mut c_char = std::ptr::null_mut();
+        let unreached = |_: &Db| -> Result<()> { unreachable!("no name is registered there") };
+        // SAFETY: the connection is not touched, as the version is looked at first.
+        let code = unsafe { load(std::ptr::null_mut(), &mut message, host, unreached) };
+        assert_eq!(code, SQLITE_ERROR as c_int);
+        // SAFETY: an error comes with words, ended by a NUL.
+        let words = unsafe { CStr::from_ptr(message) }.to_str().unwrap();
+        assert_eq!(words, "dualpath: this is SQLite 3.34.1 (3.38.0 or newer is needed)");
+    }
+}

@@ -1,5 +1,9 @@
 // The installed package in node:sqlite. Run by scripts/test-node.
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 
@@ -19,6 +23,20 @@ test("a sentence finds a sentence", () => {
   insert.run(2, "a man on a motorcycle");
   const ask = database.prepare("SELECT rowid FROM album WHERE text MATCH ? ORDER BY distance LIMIT 1");
   assert.equal(ask.get("dogs play in the snow").rowid, 1);
+});
+
+test("the page runs", () => {
+  const read = (path) => readFileSync(new URL(path, import.meta.url), "utf8");
+  const block = read("node_modules/dualpath/README.md").split("```js\n")[1].split("```")[0];
+  const page = new URL("page.mjs", import.meta.url);
+  const folder = mkdtempSync(join(tmpdir(), "dualpath-"));
+  copyFileSync(join(process.env.PHOTOS, "flower.jpg"), join(folder, "dog.jpg"));
+  // What the last line answers.
+  writeFileSync(page, block.replace(/^(?=db\.prepare\("SELECT)/m, "export const found = ") + "console.log(found.length, found[0].rowid);");
+  const { stdout, stderr } = spawnSync(process.execPath, [page.pathname], { cwd: folder, encoding: "utf8" });
+  rmSync(folder, { recursive: true });
+  rmSync(page);
+  assert.equal(stdout, "1 1\n", stderr);
 });
 
 test("the runtime is that of onnxruntime-node", () => {

@@ -5,6 +5,8 @@ import importlib
 import importlib.metadata
 import json
 import os
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -33,6 +35,19 @@ def test_a_sentence_finds_a_sentence(db):
         db.execute("INSERT INTO album(rowid, text) VALUES (?, ?)", (rowid, text))
     asked = "SELECT rowid FROM album WHERE text MATCH 'dogs play in the snow' ORDER BY distance LIMIT 1"
     assert db.execute(asked).fetchall() == [(1,)]
+
+
+@pytest.mark.skipif(KIND != "sqlite3", reason="it imports sqlite3")
+def test_the_page_runs(tmp_path, monkeypatch):
+    root = pathlib.Path(__file__).parents[3]
+    shutil.copy(root / "demo" / "photos" / "flower.jpg", tmp_path / "dog.jpg")
+    monkeypatch.chdir(tmp_path)
+    block = (root / "packages" / "python" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    *lines, last = block.strip().splitlines()
+    names = {}
+    exec("\n".join(lines), names)
+    [(rowid, distance)] = eval(last, names)
+    assert rowid == 1 and 0 < distance < 2
 
 
 def test_loading_of_extensions_is_off_afterwards(db):

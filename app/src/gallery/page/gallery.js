@@ -190,7 +190,8 @@ function gap(frame, rowid, reason) {
     const row = document.createElement("strong");
     row.textContent = rowid;
     const why = document.createElement("small");
-    why.textContent = reason;
+    // What to do about it stands in brackets at the end, and here in the title.
+    why.textContent = reason.replace(/ \([^()]*\)$/, "");
     box.append(row, why);
     box.title = reason;
   } else box.textContent = reason;
@@ -211,6 +212,8 @@ async function start() {
     const img = new Image();
     img.src = round.src = mine.url;
     img.alt = mine.name;
+    // Browsers show less than can be searched by, such as HEIC.
+    img.onerror = () => gap($("view"), null, "This browser cannot show it; it is searched by all the same.");
     $("view").replaceChildren(img);
     $("start").querySelector("p").textContent = mine.name;
     return;
@@ -232,7 +235,7 @@ async function start() {
 
 async function take(file) {
   if (!file) return;
-  if (file.type && !file.type.startsWith("image/")) return say(`${file.name} is no picture (JPEG, PNG, WebP, GIF, BMP and TIFF are read).`, "wrong");
+  if (file.type && !file.type.startsWith("image/")) return say(`${file.name} is no picture (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC are read).`, "wrong");
   say("Looking at your picture …", "");
   try {
     const { embedding } = await call(`api/picture?album=${encodeURIComponent(asked.album)}`, { method: "POST", headers: { "content-type": "application/octet-stream" }, body: file });
