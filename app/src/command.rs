@@ -34,10 +34,10 @@ Examples:
   dualpath index ~/Pictures --exclude trash
   dualpath index /media/card --db card.db     the folder stays as it is
 
-Files that end in jpg, jpeg, jpe, png, webp, gif, bmp, tif, tiff, avif, heic or heif are indexed, in all folders
-inside. Hidden files and folders are not, and links are not followed. Run it again when pictures have changed: only what is new or
-has another size, time and content is encoded, what is gone is forgotten. Ctrl-C loses nothing; the next run
-goes on. A folder that cannot be read keeps its place in the index.
+Files that end in jpg, jpeg, jpe, png, webp, gif, bmp, tif, tiff, avif, heic or heif are indexed, in all
+folders inside. Hidden files and folders are not, and links are not followed. Run it again when pictures have
+changed: only what is new or has another size, time and content is encoded, what is gone is forgotten. Ctrl-C
+loses nothing; the next run goes on. A folder that cannot be read keeps its place in the index.
 
 What cannot be read or is no picture is left out and listed with the reason; the next run tries it again
 once it has changed.
