@@ -99,6 +99,7 @@ fn a_part_of_the_size_has_the_same_embedding() {
     let (jpeg, whole) = (image::ImageFormat::Jpeg, image::ImageFormat::Bmp);
     let sizes = [(460, 460), (901, 677), (1000, 1500), (1800, 470), (2048, 1365), (2000, 1900)];
     for (at, photograph) in photographs.iter().enumerate() {
+        let (mut most, mut most_of_one_step) = (0.0, 0.0);
         for (width, height) in sizes {
             let filter = image::imageops::FilterType::CatmullRom;
             let enlarged = image::imageops::resize(photograph, width, height, filter);
@@ -116,8 +117,12 @@ fn a_part_of_the_size_has_the_same_embedding() {
             let least = apart(&encoded(&stirred, whole), &decoded);
             let what = format!("photograph {at} at {width} x {height}");
             println!("{what}: cosine {:.6}, of one step {:.6}", 1.0 - distance, 1.0 - least);
-            assert!(distance <= f64::max(0.001, 2.0 * least), "{what}: {distance}, {least}");
+            (most, most_of_one_step) =
+                (f64::max(most, distance), f64::max(most_of_one_step, least));
         }
+        // The worst beside the worst: one distance alone is as much chance as the next.
+        let bound = f64::max(0.001, 2.0 * most_of_one_step);
+        assert!(most <= bound, "photograph {at}: {most}, of one step {most_of_one_step}");
     }
 }
 
