@@ -164,27 +164,28 @@ impl Encoder {
         let mut pixels = Array4::zeros((batch.len(), 3, size, size));
         let mut faults: Vec<Option<Error>> = Vec::new();
         faults.resize_with(batch.len(), || None);
-        let work = batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults);
-        // One by one: a large picture keeps one thread busy while the others go on.
-        let work = Mutex::new(work);
-        let decode = || {
-            while let Some(((bytes, plane), fault)) = { held(&work).next() } {
-                *fault = match given_up.load(Ordering::Relaxed) {
-                    true => Some(Error::Usage("interrupted".to_owned())),
-                    false => preprocess.read(bytes, plane).err(),
-                };
+        {
+            let work = batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults);
+            // One by one: a large picture keeps one thread busy while the others go on.
+            let work = Mutex::new(work);
+            let decode = || {
+                while let Some(((bytes, plane), fault)) = { held(&work).next() } {
+                    *fault = match given_up.load(Ordering::Relaxed) {
+                        true => Some(Error::Usage("interrupted".to_owned())),
+                        false => preprocess.read(bytes, plane).err(),
+                    };
+                }
+            };
+            match cores().min(batch.len()) {
+                1 => decode(),
+                threads => thread::scope(|scope| {
+                    (1..threads).for_each(|_| {
+                        scope.spawn(decode);
+                    });
+                    decode();
+                }),
             }
-        };
-        match cores().min(batch.len()) {
-            1 => decode(),
-            threads => thread::scope(|scope| {
-                (1..threads).for_each(|_| {
-                    scope.spawn(decode);
-                });
-                decode();
-            }),
         }
-        drop(work);
         // A broken picture keeps its place as zeros: the others' answers do not depend on it.
         if faults.iter().all(Option::is_some) {
             return faults.into_iter().flatten().map(Err).collect();
