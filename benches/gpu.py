@@ -24,6 +24,8 @@ OWN_BATCH = 32
 
 def connection(device):
     db = sqlite3.connect(":memory:")
+    if not hasattr(db, "enable_load_extension"):
+        sys.exit(f"benches/gpu.sh: {sys.executable} was built without loading of extensions (put another python3 first in PATH)")
     db.enable_load_extension(True)
     db.load_extension(str(HERE / "libdualpath.so"))
     db.execute("SELECT dualpath_device(?)", (device,)).fetchall()

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Encodes on a machine that has a GPU and Python's PyTorch, but neither Rust nor a network.
+# Encodes on a machine that has a GPU and Python's PyTorch, but neither Rust nor a network. Its Python must load
+# SQLite extensions. Not yet run on a GPU.
 #   benches/gpu.sh pack           here: library, ONNX Runtime, model, photographs as parts in target/gpu/parts
 #   benches/gpu.sh take PART...   there: keeps parts as they are carried over
 #   benches/gpu.sh run            there: correctness against the CPU, then the figures, as text and a line of JSON
@@ -52,5 +53,5 @@ run() {
     python3 "$store/gpu.py" --device "${DEVICE:-cuda}"
 }
 
-[ $# -gt 0 ] || { sed -n '2,11s/^# \?//p' "$0" >&2; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,12s/^# \?//p' "$0" >&2; exit 2; }
 "$@"

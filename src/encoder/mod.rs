@@ -4,9 +4,9 @@ mod registry;
 mod runtime;
 mod device;
 mod assigned;
+mod recent;
 mod session;
 
-use std::collections::VecDeque;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -19,6 +19,7 @@ pub use device::{want as use_device, wanted as device_wanted};
 pub use registry::{DEFAULT, drop_model, find, list, load};
 pub use runtime::{environment, state as runtime_state, use_library};
 
+use self::recent::Recent;
 pub use self::session::Place;
 use self::session::{ImageGraph, TextGraph};
 use crate::embedding::Embedding;
@@ -29,8 +30,6 @@ use crate::model::{Manifest, Model};
 pub const BATCH: usize = 32;
 /// Sentences that go through the text path in one call.
 const SENTENCE_BATCH: usize = 256;
-/// Sentences whose embeddings are remembered, so that a constant costs one encoding a query.
-const REMEMBERED: usize = 64;
 
 static LOADED: AtomicI64 = AtomicI64::new(0);
 
@@ -45,7 +44,7 @@ pub struct Encoder {
     texts: OnceLock<Mutex<TextGraph>>,
     /// Taken while a graph is opened, so that it is opened once.
     opening: Mutex<()>,
-    recent: Mutex<VecDeque<(String, Embedding)>>,
+    recent: Mutex<Recent>,
 }
 
 impl Encoder {
@@ -58,7 +57,7 @@ impl Encoder {
             images: OnceLock::new(),
             texts: OnceLock::new(),
             opening: Mutex::new(()),
-            recent: Mutex::new(VecDeque::new()),
+            recent: Mutex::default(),
         }
     }
 
@@ -150,13 +149,12 @@ impl Encoder {
 
     /// Encodes a sentence, or remembers it from one of the last calls.
     pub fn sentence(&self, sentence: &str) -> Result<Embedding> {
-        if let Some((_, known)) = held(&self.recent).iter().find(|it| it.0 == sentence) {
-            return Ok(known.clone());
+        let known = held(&self.recent).find(sentence);
+        if let Some(known) = known {
+            return Ok(known);
         }
         let embedding = self.sentences(&[sentence])?.remove(0);
-        let mut recent = held(&self.recent);
-        recent.truncate(REMEMBERED - 1);
-        recent.push_front((sentence.to_owned(), embedding.clone()));
+        held(&self.recent).remember(sentence, &embedding);
         Ok(embedding)
     }
 
@@ -166,27 +164,28 @@ impl Encoder {
         let mut pixels = Array4::zeros((batch.len(), 3, size, size));
         let mut faults: Vec<Option<Error>> = Vec::new();
         faults.resize_with(batch.len(), || None);
-        let work = batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults);
-        // One by one: a large picture keeps one thread busy while the others go on.
-        let work = Mutex::new(work);
-        let decode = || {
-            while let Some(((bytes, plane), fault)) = { held(&work).next() } {
-                *fault = match given_up.load(Ordering::Relaxed) {
-                    true => Some(Error::Usage("interrupted".to_owned())),
-                    false => preprocess.read(bytes, plane).err(),
-                };
+        {
+            let work = batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults);
+            // One by one: a large picture keeps one thread busy while the others go on.
+            let work = Mutex::new(work);
+            let decode = || {
+                while let Some(((bytes, plane), fault)) = { held(&work).next() } {
+                    *fault = match given_up.load(Ordering::Relaxed) {
+                        true => Some(Error::Usage("interrupted".to_owned())),
+                        false => preprocess.read(bytes, plane).err(),
+                    };
+                }
+            };
+            match cores().min(batch.len()) {
+                1 => decode(),
+                threads => thread::scope(|scope| {
+                    (1..threads).for_each(|_| {
+                        scope.spawn(decode);
+                    });
+                    decode();
+                }),
             }
-        };
-        match cores().min(batch.len()) {
-            1 => decode(),
-            threads => thread::scope(|scope| {
-                (1..threads).for_each(|_| {
-                    scope.spawn(decode);
-                });
-                decode();
-            }),
         }
-        drop(work);
         // A broken picture keeps its place as zeros: the others' answers do not depend on it.
         if faults.iter().all(Option::is_some) {
             return faults.into_iter().flatten().map(Err).collect();
