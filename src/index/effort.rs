@@ -61,7 +61,7 @@ impl Learned {
         let above = points().rfind(|it| foreseen <= it.0);
         let below = points().find(|it| it.0 <= foreseen);
         Some(match (above?, below) {
-            (above, None) => above.1,
+            (above, None) => above.1 * (foreseen / above.0).powf(GROWTH),
             (above, Some(below)) if below.0 == above.0 => below.1,
             (above, Some(below)) => {
                 let share = (foreseen / below.0).ln() / (above.0 / below.0).ln();
@@ -108,6 +108,10 @@ mod tests {
             assert!(bad.effort(recall).unopened < plain.effort(recall).unopened);
         }
         assert!((0.95..0.97).contains(&bad.expected(0.95)), "{}", bad.expected(0.95));
+        // Beyond the last level the curve goes on, so that a little short does not mean everything.
+        let short = Learned::new(vec![0.9, 0.95, 0.957, 0.963, 0.976, 0.984, 0.99, 0.991]);
+        let (more, plain) = (short.effort(0.99).unopened, plain.effort(0.99).unopened);
+        assert!((0.5..1.0).contains(&(more / plain)), "{more} {plain}");
     }
 
     #[test]
