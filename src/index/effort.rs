@@ -7,8 +7,9 @@
 
 /// Answers foreseen to be missed, per answer, at which a table learns what it finds.
 pub const LEVELS: [f64; 8] = [0.5, 0.25, 0.12, 0.06, 0.03, 0.015, 0.007, 0.003];
-/// Of the answers that may be missed, the share that is aimed for.
-const AIMED: f64 = 0.8;
+/// Of the answers that may be missed, the share that is aimed for: with more, queries from elsewhere among
+/// rows of twelve dimensions found less than was asked (`tests/lists.rs`).
+const AIMED: f64 = 0.35;
 /// What was missed is about `MISSED * foreseen^GROWTH`: 200 photographs among 35,000 sentences of Flickr8k
 /// missed 0.044 of their ten nearest at 0.05, 0.018 at 0.01 and 0.0025 at 0.001; 100,000 clustered rows
 /// of 512 dimensions a little less.
@@ -61,7 +62,7 @@ impl Learned {
         let above = points().rfind(|it| foreseen <= it.0);
         let below = points().find(|it| it.0 <= foreseen);
         Some(match (above?, below) {
-            (above, None) => above.1,
+            (above, None) => above.1 * (foreseen / above.0).powf(GROWTH),
             (above, Some(below)) if below.0 == above.0 => below.1,
             (above, Some(below)) => {
                 let share = (foreseen / below.0).ln() / (above.0 / below.0).ln();
@@ -107,7 +108,11 @@ mod tests {
             assert_eq!(good.effort(recall), plain.effort(recall));
             assert!(bad.effort(recall).unopened < plain.effort(recall).unopened);
         }
-        assert!((0.95..0.97).contains(&bad.expected(0.95)), "{}", bad.expected(0.95));
+        assert!((0.98..0.99).contains(&bad.expected(0.95)), "{}", bad.expected(0.95));
+        // Beyond the last level the curve goes on, so that a little short does not mean everything.
+        let short = Learned::new(vec![0.9, 0.95, 0.957, 0.963, 0.976, 0.984, 0.99, 0.991]);
+        let (more, plain) = (short.effort(0.99).unopened, plain.effort(0.99).unopened);
+        assert!((0.5..1.0).contains(&(more / plain)), "{more} {plain}");
     }
 
     #[test]
