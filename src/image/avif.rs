@@ -364,9 +364,12 @@ fn cut(picture: RgbImage, body: &[u8]) -> Result<RgbImage> {
 }
 
 fn refused(err: dav1d::Error) -> Error {
-    unread(&match err {
-        dav1d::Error::InvalidArgument => "its AV1 data are damaged".to_owned(),
-        err => err.to_string(),
+    unread(match err {
+        dav1d::Error::NotEnoughMemory => "there is not enough memory for it",
+        dav1d::Error::UnsupportedBitstream => "its AV1 data are of a kind that is not decoded",
+        // ERANGE, which the decoder gives no name.
+        dav1d::Error::UnknownError(_) => "its frame is larger than it says",
+        _ => "its AV1 data are damaged",
     })
 }
 
@@ -434,7 +437,7 @@ mod tests {
             (12_000, 12_000, "12000 x 12000 pixels (the limit is 100 megapixels"),
             (64, 48, "it holds 48 x 32 pixels and says 64 x 48"),
             // More than was said is not even decoded.
-            (32, 32, "the AVIF file: "),
+            (32, 32, "its frame is larger than it says"),
             (0, 32, "it has no pixels"),
         ] {
             let err = crate::image::decode(&says(width, height)).unwrap_err().to_string();
