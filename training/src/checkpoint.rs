@@ -87,8 +87,10 @@ pub fn save_some(file: &Path, weights: &Parameters, names: &[String]) -> Result<
 /// # Errors
 /// A file that cannot be read, or is of another net: names the tensor and both shapes.
 pub fn resume(file: &Path, stages: &[Stage], state: &mut State) -> Result<Progress> {
-    let tensors = Tensor::read_safetensors(file)
+    let mut tensors = Tensor::read_safetensors(file)
         .with_context(|| format!("reading the checkpoint {}", file.display()))?;
+    // They come in any order; what is said of a wrong one is not to change from run to run.
+    tensors.sort_by(|one, other| one.0.cmp(&other.0));
     let fits = || format!("{} is no checkpoint of this run", file.display());
     let mut progress = None;
     let mut read = BTreeSet::new();

@@ -238,9 +238,11 @@ impl Writer {
             scales.push(scale);
             steps.push(step);
         }
-        let weight = self.along_channels(weight, INT8, &dims, whole, &scales, vec![0; channels]);
+        // By the convolution's name: others may share a constant, but not what it becomes.
+        let [weight, bias] = ["weight", "bias"].map(|it| format!("{}.{it}", conv.name));
+        let weight = self.along_channels(&weight, INT8, &dims, whole, &scales, vec![0; channels]);
         let zeros = vec![0; 4 * channels];
-        let bias = self.along_channels(bias, INT32, &[channels as i64], offsets, &steps, zeros);
+        let bias = self.along_channels(&bias, INT32, &[channels as i64], offsets, &steps, zeros);
         Ok((weight, bias))
     }
 
