@@ -98,13 +98,9 @@ impl<S: Listed> Sieve<'_, S> {
                 if before || !estimates[at].is_finite() {
                     continue;
                 }
-                let mut found = Found { block: *block, slot: first + at, rowid: 0 };
-                if !self.want.rows.is_all() {
-                    found.rowid = self.source.rowid(&found)?;
-                    if !self.want.rows.allow(found.rowid) {
-                        continue;
-                    }
-                }
+                let Some(found) = self.source.allowed(&self.want.rows, *block, first + at)? else {
+                    continue;
+                };
                 self.left.push((1.0 - f64::from(most[at]), estimates[at], found));
             }
             if MOST_IN_QUESTION < self.left.len() {

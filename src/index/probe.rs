@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use super::code::{Coded, Coder, GROUP};
 use super::effort::{Effort, Learned};
 use super::kernel::{dot, products, square};
-use super::nearest::{Approximate, Found, Hit, Search, Show, Source, Want};
+use super::nearest::{Approximate, Found, Hit, Rows, Search, Show, Source, Want};
 use super::plane::ROUNDING;
 use crate::embedding::Embedding;
 use crate::error::Result;
@@ -90,6 +90,15 @@ pub trait Listed: Source {
 
     /// The rowid of a row known by its block and slot.
     fn rowid(&self, found: &Found) -> Result<i64>;
+
+    /// A row by its place, if it may answer; its rowid is read only where that decides.
+    fn allowed(&self, rows: &Rows, block: i64, slot: usize) -> Result<Option<Found>> {
+        let mut found = Found { block, slot, rowid: 0 };
+        if !rows.is_all() {
+            found.rowid = self.rowid(&found)?;
+        }
+        Ok(rows.allow(found.rowid).then_some(found))
+    }
 
     /// Shows the high planes of these rows, which are sorted by block and slot.
     fn high(&self, rows: &[Found], show: &mut dyn FnMut(usize, &[u8])) -> Result<()>;
@@ -289,13 +298,9 @@ impl<S: Listed> Probe<'_, S> {
                 if most[at] < floor || !estimates[at].is_finite() {
                     continue;
                 }
-                let mut found = Found { block: *block, slot: first + at, rowid: 0 };
-                if !self.want.rows.is_all() {
-                    found.rowid = self.source.rowid(&found)?;
-                    if !self.want.rows.allow(found.rowid) {
-                        continue;
-                    }
-                }
+                let Some(found) = self.source.allowed(&self.want.rows, *block, first + at)? else {
+                    continue;
+                };
                 self.candidates.push(Candidate { most: most[at], estimate: estimates[at], found });
                 let least = estimates[at] - self.reach * deviations[at];
                 keep(&mut self.surely, 1.0 - f64::from(least), self.want.count);

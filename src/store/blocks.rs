@@ -313,9 +313,7 @@ impl Store {
         end: usize,
     ) -> Result<Blob> {
         let blob = self.db.blob(&self.schema, &self.shadow(table), column, block);
-        let blob = blob.map_err(|err| self.missing(table, block, err))?;
-        self.reaches(table, block, &blob, end)?;
-        Ok(blob)
+        self.reaching(table, block, end, blob)
     }
 
     /// [`Store::part`], to be written in place.
@@ -327,6 +325,10 @@ impl Store {
         end: usize,
     ) -> Result<Blob> {
         let blob = self.db.blob_mut(&self.schema, &self.shadow(table), column, block);
+        self.reaching(table, block, end, blob)
+    }
+
+    fn reaching(&self, table: &str, block: i64, end: usize, blob: Result<Blob>) -> Result<Blob> {
         let blob = blob.map_err(|err| self.missing(table, block, err))?;
         self.reaches(table, block, &blob, end)?;
         Ok(blob)

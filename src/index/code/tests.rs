@@ -15,6 +15,17 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
+/// The codes of rows, around a centre that is rotated already.
+fn coded(coder: &Coder, rows: &[Vec<f32>], centre: &[f32]) -> Coded {
+    let mut groups = coder.empty(rows.len());
+    for (slot, row) in rows.iter().enumerate() {
+        coder.write(&mut groups, slot, &coder.code(&coder.rotated(row), centre));
+    }
+    let mut coded = Coded::default();
+    assert!(coder.load(&mut coded, 1, &groups));
+    coded
+}
+
 #[test]
 fn estimates_are_unbiased_and_as_exact_as_they_say() {
     for (dimension, bits) in [(512, 1), (128, 2), (100, 3), (64, 4), (1100, 2)] {
@@ -85,12 +96,7 @@ fn margins_hold_for_whatever_rows() {
             near(&query, 1.0),
             worst,
         ];
-        let mut groups = coder.empty(rows.len());
-        for (slot, row) in rows.iter().enumerate() {
-            coder.write(&mut groups, slot, &coder.code(&coder.rotated(row), &turned));
-        }
-        let mut coded = Coded::default();
-        assert!(coder.load(&mut coded, 1, &groups));
+        let coded = coded(&coder, &rows, &turned);
         let asked = coder.ask(&coder.rotated(&query));
         let away: f32 = query.iter().zip(&centre).map(|(a, b)| (a - b).powi(2)).sum();
         let estimates = coder.estimate(&asked, &coded, 0, dot(&query, &centre));
@@ -124,12 +130,7 @@ fn highest_bits_tell_which_groups_are_behind() {
                     .map(|(a, b)| 0.8 * a + 0.6 * b)
                     .collect(),
             );
-            let mut groups = coder.empty(rows.len());
-            for (slot, row) in rows.iter().enumerate() {
-                coder.write(&mut groups, slot, &coder.code(&coder.rotated(row), &turned));
-            }
-            let mut coded = Coded::default();
-            assert!(coder.load(&mut coded, 1, &groups));
+            let coded = coded(&coder, &rows, &turned);
             let asked = coder.ask(&coder.rotated(&query));
             let highest = coder.highest(&asked, &coded, 0);
             let ahead = dot(&query, &rows[GROUP - 1]) - dot(&query, &centre);
