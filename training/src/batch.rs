@@ -33,6 +33,8 @@ pub struct Pool<'a> {
     pub classes: &'a [i64],
     /// Token ids of each class's sentences, without padding.
     pub sentences: &'a [Vec<Vec<i64>>],
+    /// Number of each class's first sentence, all counted on.
+    pub first: &'a [usize],
     /// Slots at a sentence's end that stay empty.
     pub unseen: usize,
     /// Sentences that each picture brings.
@@ -48,6 +50,10 @@ pub struct Batch {
     pub tokens: Tensor,
     /// Class of each picture, (B).
     pub classes: Tensor,
+    /// Which pictures, (B).
+    pub pictures: Tensor,
+    /// Which sentences stand in `tokens`, counted over all classes.
+    pub sentences: Tensor,
     /// Sentences to look for negatives in, and their classes.
     pub mined: Option<(Tensor, Tensor)>,
 }
@@ -96,9 +102,11 @@ impl Pool<'_> {
             .collect();
         let order =
             (0..self.sets).flat_map(|set| pictures.iter().zip(&chosen).map(move |it| (set, it)));
-        let sentences: Vec<&[i64]> = order
-            .map(|(set, (picture, chosen))| self.of(*picture)[chosen[set]].as_slice())
-            .collect();
+        let (mut sentences, mut numbers) = (Vec::new(), Vec::new());
+        for (set, (picture, chosen)) in order {
+            sentences.push(self.of(*picture)[chosen[set]].as_slice());
+            numbers.push((self.first[self.classes[*picture] as usize] + chosen[set]) as i64);
+        }
         let tokens = self.tokens(&sentences, &mut random);
         let classes: Vec<i64> = pictures.iter().map(|it| self.classes[*it]).collect();
         let mined = (0 < self.mined).then(|| {
@@ -116,7 +124,15 @@ impl Pool<'_> {
             (self.tokens(&sentences, &mut random), Tensor::from_slice(&owners))
         });
         let mined = mined.filter(|it| 0 < it.1.size()[0]);
-        Ok(Batch { images, tokens, classes: Tensor::from_slice(&classes), mined })
+        let pictures: Vec<i64> = pictures.iter().map(|it| *it as i64).collect();
+        Ok(Batch {
+            images,
+            tokens,
+            classes: Tensor::from_slice(&classes),
+            pictures: Tensor::from_slice(&pictures),
+            sentences: Tensor::from_slice(&numbers),
+            mined,
+        })
     }
 
     fn of(&self, picture: usize) -> &[Vec<i64>] {

@@ -30,6 +30,8 @@ pub struct Run {
     pub loss: Loss,
     /// How a picture and a sentence differ from pass to pass.
     pub augment: Augment,
+    /// A better model that this one learns from, too.
+    pub teacher: Option<Teacher>,
     /// One after the other.
     #[serde(rename = "stage")]
     pub stages: Vec<Stage>,
@@ -115,6 +117,8 @@ pub struct Net {
     pub dropout: f64,
     /// The backbone's weights, `.safetensors`; without them it starts at random.
     pub weights: Option<PathBuf>,
+    /// `best.safetensors` of another run of this net, vocabulary and classes, from which all starts.
+    pub start: Option<PathBuf>,
     /// Whether the head's first layer starts at ImageNet's classifier, `fc.weight` of `weights`.
     #[serde(default)]
     pub classifier: bool,
@@ -180,6 +184,16 @@ pub struct Augment {
     /// Share of words replaced by the unknown word.
     #[serde(default)]
     pub word_dropout: f64,
+}
+
+/// A model whose cosines a run learns to repeat, beside what is right (Hinton et al. 2015).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Teacher {
+    /// A model folder, such as `train join` writes, relative to `--data`.
+    pub model: PathBuf,
+    /// Its cosines are multiplied by this before the softmax.
+    pub scale: f64,
 }
 
 /// Some epochs with one schedule.
@@ -295,6 +309,9 @@ pub struct Weights {
     /// Mean ranking loss between a picture's sentences; needs two sentences a step.
     #[serde(default)]
     pub paraphrase: f64,
+    /// Mean divergence from the teacher's softmax over the batch, both directions.
+    #[serde(default)]
+    pub teacher: f64,
 }
 
 /// What each kind of tensor takes of the rate (paper, section 4).
@@ -385,6 +402,12 @@ impl Run {
             }
             if stage.size.is_some() && stage.cache && at != 0 {
                 bail!("a stage's size needs cache = false (what is cached has net.size)");
+            }
+            if 0.0 < stage.weights.teacher && self.teacher.is_none() {
+                bail!("weights.teacher needs a [teacher]");
+            }
+            if 0.0 < stage.weights.teacher && self.loss.ranking == Ranking::Hinge {
+                bail!("weights.teacher and ranking = \"hinge\", which changes a batch's sentences");
             }
             if 0.0 < stage.weights.paraphrase && self.augment.sentences < 2 {
                 bail!("weights.paraphrase needs augment.sentences >= 2");

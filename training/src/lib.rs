@@ -25,6 +25,7 @@ mod protobuf;
 pub mod export;
 pub mod querybank;
 pub mod served;
+mod teacher;
 mod folder;
 pub mod join;
 pub mod quantize;

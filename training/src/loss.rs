@@ -49,14 +49,29 @@ pub enum Ranking {
 /// Far below every cosine times temperature.
 const NEVER: f64 = -1e4;
 
+/// Cosines (B, B) of unit features, pictures by sentences, times the learned scale.
+pub fn logits(images: &Tensor, texts: &Tensor, temperature: &Tensor) -> Tensor {
+    images.mm(&texts.transpose(0, 1)) * temperature.clamp_max(100f64.ln()).exp()
+}
+
 /// Symmetric InfoNCE over unit features (B, D); `temperature` is the learned log of the scale.
 /// Pairs of the same class that are not the same row count neither as right nor as wrong.
 pub fn infonce(images: &Tensor, texts: &Tensor, temperature: &Tensor, classes: &Tensor) -> Tensor {
-    let logits = images.mm(&texts.transpose(0, 1)) * temperature.clamp_max(100f64.ln()).exp();
+    let logits = logits(images, texts, temperature);
     let logits = logits.masked_fill(&same_class(classes), NEVER);
     let own = Tensor::arange(images.size()[0], (Kind::Int64, images.device()));
     (logits.cross_entropy_for_logits(&own) + logits.transpose(0, 1).cross_entropy_for_logits(&own))
         * 0.5
+}
+
+/// Symmetric Kullback-Leibler divergence of the softmax over the batch's cosines from a teacher's, given
+/// the `logits` (B, B) of both, pictures by sentences: what else in the batch fits, and how well.
+pub fn divergence(logits: &Tensor, teacher: &Tensor) -> Tensor {
+    let along = |dim: i64| {
+        let [own, right] = [logits, teacher].map(|it| it.log_softmax(dim, Kind::Float));
+        own.kl_div(&right, Reduction::Sum, true) / logits.size()[0] as f64
+    };
+    (along(1) + along(0)) * 0.5
 }
 
 /// Where row and column are two of one class, the diagonal apart.
@@ -137,6 +152,19 @@ mod tests {
         let twins = Tensor::from_slice(&[0i64, 0, 1, 1, 2, 2, 3, 3]);
         let loss = infonce(&same, &same, &Tensor::from(2.0f32), &twins).double_value(&[]);
         assert!((loss - 7f64.ln()).abs() < 1e-5, "{loss}");
+    }
+
+    #[test]
+    fn divergence_is_zero_at_the_teachers_cosines() {
+        tch::manual_seed(4);
+        let teacher = Tensor::randn([5, 5], (Kind::Float, Device::Cpu));
+        let of = |logits: &Tensor| divergence(logits, &teacher).double_value(&[]);
+        assert!(of(&(&teacher + 3.0)).abs() < 1e-6);
+        let flat = Tensor::zeros([5, 5], (Kind::Float, Device::Cpu));
+        let right = |dim| teacher.softmax(dim, Kind::Float);
+        let entropy = |it: Tensor| (&it * it.log()).sum(Kind::Float).double_value(&[]) / -5.0;
+        let by_hand = 5f64.ln() - 0.5 * (entropy(right(0)) + entropy(right(1)));
+        assert!((of(&flat) - by_hand).abs() < 1e-5, "{} {by_hand}", of(&flat));
     }
 
     #[test]

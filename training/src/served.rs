@@ -55,8 +55,24 @@ pub fn model_of(database: &Path, table: &str, folder: Option<&Path>) -> Result<A
 /// What the model makes of the pictures and their sentences, encoded as rows of a table are.
 pub fn embedded(model: &Encoder, pictures: &[&Picture]) -> Result<Embedded> {
     ensure!(!pictures.is_empty(), "the data has no such pictures");
-    let wide = model.dimension() as i64;
-    let tensor = |rows: Vec<f32>| Tensor::from_slice(&rows).view((-1, wide));
+    let (mut owner, mut known) = (Vec::new(), Vec::new());
+    for (at, picture) in pictures.iter().enumerate() {
+        // Nobody can search with a sentence that has no word the model knows.
+        for sentence in picture.sentences.iter().filter(|it| model.check_sentence(it).is_ok()) {
+            known.push(sentence.as_str());
+            owner.push(at);
+        }
+    }
+    Ok(Embedded {
+        pictures: self::pictures(model, pictures)?,
+        sentences: sentences(model, &known)?,
+        owner,
+        classes: data::classes(pictures),
+    })
+}
+
+/// Embeddings of pictures, (N, dimension).
+pub fn pictures(model: &Encoder, pictures: &[&Picture]) -> Result<Tensor> {
     let batches: Vec<&[&Picture]> = pictures.chunks(BATCH).collect();
     let read = |at: usize| batches[at].iter().map(|it| it.read()).collect::<Result<Vec<_>>>();
     let bar = progress::bar(pictures.len(), "encoding pictures");
@@ -75,20 +91,12 @@ pub fn embedded(model: &Encoder, pictures: &[&Picture]) -> Result<Embedded> {
         Ok(())
     })?;
     bar.finish_and_clear();
-    let (mut owner, mut known) = (Vec::new(), Vec::new());
-    for (at, picture) in pictures.iter().enumerate() {
-        // Nobody can search with a sentence that has no word the model knows.
-        for sentence in picture.sentences.iter().filter(|it| model.check_sentence(it).is_ok()) {
-            known.push(sentence.as_str());
-            owner.push(at);
-        }
-    }
-    let sentences = model.sentences(&known)?;
-    let sentences = sentences.iter().flat_map(|it| it.as_slice().to_vec()).collect();
-    Ok(Embedded {
-        pictures: tensor(images),
-        sentences: tensor(sentences),
-        owner,
-        classes: data::classes(pictures),
-    })
+    Ok(Tensor::from_slice(&images).view((-1, model.dimension() as i64)))
+}
+
+/// Embeddings of sentences, (M, dimension).
+pub fn sentences(model: &Encoder, sentences: &[&str]) -> Result<Tensor> {
+    let embeddings = model.sentences(sentences)?;
+    let numbers: Vec<f32> = embeddings.iter().flat_map(|it| it.as_slice().to_vec()).collect();
+    Ok(Tensor::from_slice(&numbers).view((-1, model.dimension() as i64)))
 }

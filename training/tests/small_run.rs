@@ -332,6 +332,71 @@ fn two_runs_become_one_model_in_eight_bits() {
 }
 
 #[test]
+fn a_model_learns_from_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = begun(folder.path());
+    let teacher = folder.path().join("teacher");
+    assert!(train("export", &file).arg("--to").arg(&teacher).status().unwrap().success());
+
+    let pupil = |name: &str, more: &[&str]| {
+        let taught = [
+            &format!("name={name}"),
+            "teacher.model=teacher",
+            "teacher.scale=14",
+            "stage.0.weights.teacher=2.0",
+        ];
+        let changes: Vec<&str> = taught.iter().chain(more).flat_map(|it| ["--set", *it]).collect();
+        assert!(train("prepare", &file).args(&changes).status().unwrap().success());
+        train("fit", &file).args(&changes).output().unwrap()
+    };
+    let divergence = |name: &str| {
+        let log = folder.path().join("out").join(name).join("log.jsonl");
+        let log = std::fs::read_to_string(log).unwrap();
+        let of = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["teacher"].as_f64().unwrap()
+        };
+        log.lines().map(of).collect::<Vec<f64>>()
+    };
+    let fresh = pupil("fresh", &["seed=9", "stage.0.epochs=4"]);
+    assert!(fresh.status.success(), "{}", told(&fresh));
+    let said = String::from_utf8_lossy(&fresh.stdout).into_owned();
+    assert!(said.contains("  teacher "), "{said}");
+    let fresh = divergence("fresh");
+    assert!(fresh[3] < fresh[0], "{fresh:?}");
+    // A run that hardly moves ends where it starts.
+    let start = "net.start=out/drawn/best.safetensors";
+    let again = pupil("again", &[start, "stage.0.rate=1e-9", "stage.0.epochs=1"]);
+    assert!(again.status.success(), "{}", told(&again));
+    let share = |run: &str| {
+        let file = folder.path().join("out").join(run).join(fit::BEST);
+        let all = Tensor::read_safetensors(file).unwrap();
+        all.into_iter().find(|it| it.0 == fit::SHARE).unwrap().1
+    };
+    let moved = (share("again") - share("drawn")).abs().max().double_value(&[]);
+    assert!(moved < 1e-6, "{moved}");
+
+    let refused = |name: &str, change: &str| {
+        let output = pupil(name, &[change]);
+        assert!(!output.status.success());
+        told(&output)
+    };
+    let nowhere = refused("nowhere", "teacher.model=no-such-folder");
+    assert!(
+        nowhere.contains("the run's teacher") && nowhere.contains("no-such-folder"),
+        "{nowhere}"
+    );
+    let partial = folder.path().join("partial.safetensors");
+    Tensor::write_safetensors(
+        &[("share", Tensor::zeros([1], (Kind::Float, Device::Cpu)))],
+        partial,
+    )
+    .unwrap();
+    let wrong = refused("wrong", "net.start=partial.safetensors");
+    assert!(wrong.contains("share") && wrong.contains("partial.safetensors"), "{wrong}");
+}
+
+#[test]
 fn a_checkpoint_of_another_net_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = begun(folder.path());

@@ -63,7 +63,7 @@ pub fn fit(run: &Run, data: &Path, out: &Path, resume: bool, device: Device) -> 
             log.write(&serde_json::json!({
                 "stage": index + 1, "epoch": epoch + 1, "steps": done.steps, "seconds": seconds, "training": training,
                 "rate": rate(stage, epoch as f64 + 1.0), "waited": losses.waited,
-                "image": losses.image, "text": losses.text, "ranking": losses.ranking,
+                "image": losses.image, "text": losses.text, "ranking": losses.ranking, "teacher": losses.teacher,
                 "scale": losses.scale, "recall": report,
             }))?;
             done.logged += 1;

@@ -53,6 +53,17 @@ pub fn nets(run: &Run, prepared: &Prepared, data: &Path, device: Device) -> Resu
         weights.insert(SHARE_BIAS, Tensor::zeros([classes], options));
     }
     weights.insert(TEMPERATURE, Tensor::from((1.0f32 / 0.07).ln()).to_device(device));
+    if let Some(file) = &run.net.start {
+        let file = data.join(file);
+        let wanted: Vec<String> = weights.iter().map(|it| it.0.clone()).collect();
+        let missing = weights.load(&file, &wanted)?;
+        ensure!(
+            missing.is_empty(),
+            "{} lacks {} (is it best.safetensors of a run of this net?)",
+            file.display(),
+            missing.join(", ")
+        );
+    }
     Ok(weights)
 }
 

@@ -25,6 +25,7 @@ use crate::net::{self, Layer, Role, text};
 use crate::optim::{Group, Optimiser};
 use crate::prepare::Prepared;
 use crate::progress;
+use crate::teacher::Taught;
 use crate::torch::{Mode, Parameters, forward, unit};
 use crate::{augment, encode};
 
@@ -37,6 +38,8 @@ pub struct Losses {
     pub text: f64,
     /// Ranking loss.
     pub ranking: f64,
+    /// Divergence from the teacher.
+    pub teacher: f64,
     /// What InfoNCE multiplies cosines by, at the end.
     pub scale: f64,
     /// Share of the time in which steps stood still for want of a batch.
@@ -45,14 +48,11 @@ pub struct Losses {
 
 impl std::fmt::Display for Losses {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "instance {:.3} + {:.3}  ranking {:.3}  waited {:.1} %",
-            self.image,
-            self.text,
-            self.ranking,
-            100.0 * self.waited
-        )
+        write!(f, "instance {:.3} + {:.3}  ranking {:.3}  ", self.image, self.text, self.ranking)?;
+        if 0.0 < self.teacher {
+            write!(f, "teacher {:.3}  ", self.teacher)?;
+        }
+        write!(f, "waited {:.1} %", 100.0 * self.waited)
     }
 }
 
@@ -68,6 +68,7 @@ pub struct Trainer<'a> {
     val: Part<'a>,
     /// By class: token ids of its sentences, without padding.
     sentences: Vec<Vec<Vec<i64>>>,
+    teacher: Option<Taught>,
     prepared: &'a Prepared,
     device: Device,
 }
@@ -109,12 +110,14 @@ impl<'a> Trainer<'a> {
         }
         let classes = train.classes.iter().max().map_or(0, |it| *it as usize + 1);
         let mut sentences = vec![Vec::new(); classes];
+        let mut texts = vec![Vec::new(); classes];
         for (picture, class) in train.pictures.iter().zip(&train.classes) {
             for sentence in &picture.sentences {
                 // A sentence of unknown words alone says nothing to learn from.
                 if let Ok(mut ids) = prepared.words.ids(sentence) {
                     ids.truncate(ids.iter().position(|it| *it == 0).unwrap_or(ids.len()));
                     sentences[*class as usize].push(ids);
+                    texts[*class as usize].push(sentence.as_str());
                 }
             }
         }
@@ -132,6 +135,14 @@ impl<'a> Trainer<'a> {
             }
             path
         };
+        let taught = run.stages.iter().any(|it| 0.0 < it.weights.teacher);
+        let teacher = match &run.teacher {
+            Some(teacher) if taught => {
+                let texts = texts.concat();
+                Some(Taught::by(teacher, data, &train.pictures, &texts)?.to_device(device))
+            }
+            _ => None,
+        };
         let averaged = weights.duplicate();
         let optimiser = Optimiser::new(config::Optimiser::Adamw);
         Ok(Trainer {
@@ -143,6 +154,7 @@ impl<'a> Trainer<'a> {
             train,
             val,
             sentences,
+            teacher,
             prepared,
             device,
         })
@@ -223,6 +235,9 @@ impl<'a> Trainer<'a> {
         let batches: Vec<&[usize]> = order.chunks_exact(batch).collect();
         let sets = self.run.augment.sentences;
         let mines = self.run.loss.ranking == Ranking::Hinge && 0.0 < stage.weights.ranking;
+        let first: Vec<usize> = (self.sentences.iter())
+            .scan(0, |next, it| Some(std::mem::replace(next, *next + it.len())))
+            .collect();
         let pool = Pool {
             run: self.run,
             source: match self.train.caches.get(&cut) {
@@ -233,12 +248,13 @@ impl<'a> Trainer<'a> {
             },
             classes: &self.train.classes,
             sentences: &self.sentences,
+            first: &first,
             unseen: text::unseen_slots(&self.text_path),
             sets,
             mined: if mines { self.run.loss.mined } else { 0 },
         };
-        let first = *steps;
-        let make = |at: usize| pool.batch(batches[at], first + at as i64);
+        let begun = *steps;
+        let make = |at: usize| pool.batch(batches[at], begun + at as i64);
         let bar = progress::bar(batches.len() * batch, "training");
         let mut sums = Losses::default();
         let mut stood = std::time::Duration::ZERO;
@@ -255,6 +271,7 @@ impl<'a> Trainer<'a> {
                     cut: if matches!(pool.source, Source::Cached(_)) { cut } else { 0 },
                     frozen: cut,
                     weights: &self.state.weights,
+                    teacher: self.teacher.as_ref(),
                     device: self.device,
                 };
                 let losses = pass.backward(&batch, *steps)?;
@@ -276,6 +293,7 @@ impl<'a> Trainer<'a> {
                 sums.image += losses.image;
                 sums.text += losses.text;
                 sums.ranking += losses.ranking;
+                sums.teacher += losses.teacher;
                 bar.set_prefix(format!("{losses}"));
                 bar.inc(batch.classes.size()[0] as u64);
             }
@@ -289,6 +307,7 @@ impl<'a> Trainer<'a> {
             image: sums.image / count,
             text: sums.text / count,
             ranking: sums.ranking / count,
+            teacher: sums.teacher / count,
             scale,
             waited: stood.as_secs_f64() / started.elapsed().as_secs_f64(),
         })
@@ -341,6 +360,7 @@ struct Pass<'a> {
     /// The first layer that moves.
     frozen: usize,
     weights: &'a Parameters,
+    teacher: Option<&'a Taught>,
     device: Device,
 }
 
@@ -410,15 +430,28 @@ impl Pass<'_> {
             let pairs = pairs.map(|it| loss::infonce(&it[0], &it[1], temperature, &classes));
             total += mean(pairs.collect()) * weights.paraphrase;
         }
-        let values = Tensor::stack(&[&image, &text, &ranking], 0).to_device(Device::Cpu);
-        let [image, text, ranking] = [0, 1, 2].map(|it| values.double_value(&[it]));
-        let named =
-            [("pictures' instance", image), ("sentences' instance", text), ("ranking", ranking)];
+        let teacher = match self.teacher {
+            Some(teacher) if 0.0 < weights.teacher => {
+                let right = teacher.logits(batch, ranked.len() as i64);
+                let own = ranked.iter().map(|it| loss::logits(&images.ranked, it, temperature));
+                mean(own.zip(right).map(|(own, right)| loss::divergence(&own, &right)).collect())
+            }
+            _ => nothing(),
+        };
+        total += &teacher * weights.teacher;
+        let values = Tensor::stack(&[&image, &text, &ranking, &teacher], 0).to_device(Device::Cpu);
+        let [image, text, ranking, teacher] = [0, 1, 2, 3].map(|it| values.double_value(&[it]));
+        let named = [
+            ("pictures' instance", image),
+            ("sentences' instance", text),
+            ("ranking", ranking),
+            ("teacher's", teacher),
+        ];
         if let Some((name, value)) = named.iter().find(|it| !it.1.is_finite()) {
             bail!("step {step}: the {name} loss is {value} {REMEDY}");
         }
         (total / self.stage.accumulate as f64).backward();
-        Ok(Losses { image, text, ranking, ..Losses::default() })
+        Ok(Losses { image, text, ranking, teacher, ..Losses::default() })
     }
 
     fn seen(&self, features: &Tensor) -> Seen {
