@@ -15,6 +15,7 @@ use dualpath::encoder::{self, Encoder};
 use dualpath::model::{Graph, IMAGE_GRAPH, Manifest, Model, Recall, TEXT_GRAPH, TOKENIZER};
 use tch::{Device, Kind, Tensor};
 
+use self::graph::Members;
 use crate::config::Run;
 use crate::data::Split;
 use crate::eval::Embedded;
@@ -47,6 +48,16 @@ pub fn join(run: &Run, out: &Path, members: &[PathBuf], to: &Path) -> Result<()>
     let models =
         members.iter().map(|it| Ok(Model::from_folder(it)?)).collect::<Result<Vec<_>>>()?;
     let manifest = shared(members, &models)?;
+    // Whatever does not fit is told before minutes of encoding.
+    enough(run, models.iter().map(|it| it.manifest.dimension as i64).sum())?;
+    let read = |of: fn(&Model) -> &Graph| {
+        let files: Vec<&[u8]> = (models.iter().zip(members))
+            .map(|(model, folder)| own(of(model), folder))
+            .collect::<Result<_>>()?;
+        Members::read(&files)
+    };
+    let image = read(|it| &it.image_graph).context(IMAGE_GRAPH)?;
+    let text = read(|it| &it.text_graph).context(TEXT_GRAPH)?;
     let encoders = members.iter().map(|it| loaded(it)).collect::<Result<Vec<_>>>()?;
     let mut seen = Vec::new();
     for (encoder, member) in encoders.iter().zip(members) {
@@ -54,14 +65,8 @@ pub fn join(run: &Run, out: &Path, members: &[PathBuf], to: &Path) -> Result<()>
         seen.push(served::embedded(encoder, &training)?);
     }
     let tail = Tail::fitted(run, &seen)?;
-    let written = |side, of: fn(&Model) -> &Graph| {
-        let graphs: Vec<&[u8]> = (models.iter().zip(members))
-            .map(|(model, folder)| own(of(model), folder))
-            .collect::<Result<_>>()?;
-        graph::joined(&graphs, &tail.written(run, side))
-    };
-    let image = written(Side::Picture, |it| &it.image_graph).context(IMAGE_GRAPH)?;
-    let text = written(Side::Sentence, |it| &it.text_graph).context(TEXT_GRAPH)?;
+    let image = image.joined(&tail.written(run, Side::Picture)).context(IMAGE_GRAPH)?;
+    let text = text.joined(&tail.written(run, Side::Sentence)).context(TEXT_GRAPH)?;
     let tokenizer = std::fs::read(members[0].join(TOKENIZER))?;
     let manifest = Manifest {
         name: run.name.clone(),
@@ -75,6 +80,15 @@ pub fn join(run: &Run, out: &Path, members: &[PathBuf], to: &Path) -> Result<()>
     };
     let report = folder::write(to, manifest, [&image, &text, &tokenizer], &val)?;
     println!("together: {report}");
+    Ok(())
+}
+
+fn enough(run: &Run, wide: i64) -> Result<()> {
+    ensure!(
+        run.width() <= wide,
+        "the members have {wide} numbers together, too few for net.dimension = {}",
+        run.net.dimension
+    );
     Ok(())
 }
 
@@ -114,11 +128,7 @@ impl Tail {
             |of: fn(&Embedded) -> &Tensor| Tensor::cat(&seen.iter().map(of).collect::<Vec<_>>(), 1);
         let (pictures, sentences) = (beside(|it| &it.pictures), beside(|it| &it.sentences));
         let wide = pictures.size()[1];
-        ensure!(
-            run.width() <= wide,
-            "the members have {wide} numbers together, too few for net.dimension = {}",
-            run.net.dimension
-        );
+        enough(run, wide)?;
         let path = |side| path(run, wide, side);
         let mut weights = Parameters::fresh(&path(Side::Picture), Device::Cpu);
         weights.extend(Parameters::fresh(&path(Side::Sentence), Device::Cpu));

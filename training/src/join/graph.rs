@@ -10,37 +10,55 @@ use crate::protobuf::{ATTRIBUTE_INT, Attribute, Graph, Model, Node, TensorData};
 /// What every graph of ours gives out.
 const EMBEDDING: &str = "embedding";
 
-/// The file's bytes: `members`, which take the same, give theirs side by side to `tail`.
-///
-/// # Errors
-/// A file that holds no graph, members that take something else or are quantized.
-pub fn joined(members: &[&[u8]], tail: &[u8]) -> Result<Vec<u8>> {
-    let mut model = Model::decode(tail)?;
-    let tail = model.graph.take().context("the tail holds no graph")?;
-    let mut joined = Joined::default();
-    let mut given = Vec::new();
-    for (at, member) in members.iter().enumerate() {
-        let it = Model::decode(*member)?;
-        ensure!(it.opset_import == model.opset_import, "a member is of another operator set");
-        let member = it.graph.context("a member holds no graph")?;
-        ensure!(
-            member.node.iter().all(|it| it.op_type != "QuantizeLinear"),
-            "a member is quantized already (join first, then quantize)"
-        );
-        if at == 0 {
-            joined.graph.input.clone_from(&member.input);
+/// Graphs that take the same.
+pub struct Members {
+    graphs: Vec<Graph>,
+    /// What they have but for their graphs.
+    rest: Model,
+}
+
+impl Members {
+    /// Reads files of `train export`.
+    ///
+    /// # Errors
+    /// A file that holds no graph, members that take something else or are quantized.
+    pub fn read(files: &[&[u8]]) -> Result<Members> {
+        let mut members = Members { graphs: Vec::new(), rest: Model::default() };
+        for file in files {
+            let mut rest = Model::decode(*file)?;
+            let alike = rest.opset_import == members.rest.opset_import;
+            ensure!(members.graphs.is_empty() || alike, "a member is of another operator set");
+            let graph = rest.graph.take().context("a member holds no graph")?;
+            ensure!(
+                graph.node.iter().all(|it| it.op_type != "QuantizeLinear"),
+                "a member is quantized already (join first, then quantize)"
+            );
+            if let Some(first) = members.graphs.first() {
+                ensure!(graph.input == first.input, "the members take different inputs");
+            }
+            members.graphs.push(graph);
+            members.rest = rest;
         }
-        ensure!(member.input == joined.graph.input, "the members take different inputs");
-        let input = member.input[0].name.clone();
-        given.push(joined.add(&format!("{at}."), member, &input)?);
+        Ok(members)
     }
-    let beside = joined.beside(given);
-    joined.graph.name.clone_from(&tail.name);
-    joined.graph.output.clone_from(&tail.output);
-    let embedding = joined.add("", tail, &beside)?;
-    ensure!(embedding == EMBEDDING, "the tail gives {embedding}");
-    model.graph = Some(joined.graph);
-    Ok(model.encode_to_vec())
+
+    /// The file's bytes: the members give theirs side by side to `tail`.
+    pub fn joined(self, tail: &[u8]) -> Result<Vec<u8>> {
+        let tail = Model::decode(tail)?.graph.context("the tail holds no graph")?;
+        let mut joined = Joined::default();
+        let mut given = Vec::new();
+        for (at, member) in self.graphs.into_iter().enumerate() {
+            joined.graph.input.clone_from(&member.input);
+            let input = member.input[0].name.clone();
+            given.push(joined.add(&format!("{at}."), member, &input)?);
+        }
+        let beside = joined.beside(given);
+        joined.graph.name.clone_from(&tail.name);
+        joined.graph.output.clone_from(&tail.output);
+        let embedding = joined.add("", tail, &beside)?;
+        ensure!(embedding == EMBEDDING, "the tail gives {embedding}");
+        Ok(Model { graph: Some(joined.graph), ..self.rest }.encode_to_vec())
+    }
 }
 
 /// A graph that grows, in which nothing is stored or computed twice.

@@ -5,12 +5,18 @@ use ndarray::Array2;
 use ort::session::Session;
 use tch::{Device, Kind, Tensor};
 
-use super::graph::joined;
+use anyhow::Result;
+
+use super::graph::Members;
 use super::turn;
 use crate::net::Layer;
 use crate::net::text::{self, Form};
 use crate::onnx::{self, Input, Precision};
 use crate::torch::{Mode, Parameters, forward, numbers, unit};
+
+fn joined(members: &[&[u8]], tail: &[u8]) -> Result<Vec<u8>> {
+    Members::read(members)?.joined(tail)
+}
 
 const WIDTH: i64 = 16;
 
