@@ -1,6 +1,7 @@
 //! Embeddings: unit vectors, their bytes and their arithmetic.
 
 use crate::error::{Error, Result};
+use crate::vector::{numbers_of_blob, numbers_of_json};
 
 /// A point on the unit sphere where pictures and sentences meet.
 ///
@@ -36,11 +37,7 @@ impl Embedding {
 
     /// Reads the bytes of [`Embedding::to_blob`]; also those of sqlite-vec's `vec_f32()`.
     pub fn from_blob(blob: &[u8]) -> Result<Embedding> {
-        let (floats, rest) = blob.as_chunks::<4>();
-        if !rest.is_empty() {
-            return Err(Error::VectorBytes { bytes: blob.len() });
-        }
-        Embedding::new(floats.iter().map(|it| f32::from_le_bytes(*it)).collect())
+        Embedding::new(numbers_of_blob(blob)?)
     }
 
     /// Little-endian floats, four bytes each, nothing else.
@@ -50,9 +47,7 @@ impl Embedding {
 
     /// Reads an array of numbers, such as `[0.6, 0.8]`.
     pub fn from_json(text: &str) -> Result<Embedding> {
-        let numbers: Vec<f32> = serde_json::from_str(text)
-            .map_err(|err| Error::VectorJson { reason: err.to_string() })?;
-        Embedding::new(numbers)
+        Embedding::new(numbers_of_json(text)?)
     }
 
     /// The shortest decimal of every number that reads back as the same float.
@@ -64,6 +59,11 @@ impl Embedding {
     /// The numbers, as many as [`Embedding::dimension`].
     pub fn as_slice(&self) -> &[f32] {
         &self.0
+    }
+
+    /// The numbers alone.
+    pub fn into_numbers(self) -> Vec<f32> {
+        self.0
     }
 
     /// How many numbers.
