@@ -412,7 +412,7 @@ const DAMAGES: &[(&str, &str, &str, &str)] = &[
     (
         "dot",
         "int8",
-        "UPDATE t_blocks SET high = CAST(x'ffffff7e' || substr(high, 5) AS BLOB)",
+        "UPDATE t_blocks SET high = CAST(x'0000ad60' || substr(high, 5) AS BLOB)",
         "at most 1e15",
     ),
     (
