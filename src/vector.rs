@@ -104,6 +104,9 @@ mod tests {
     fn what_is_no_vector() {
         let message = |it: Result<Vector>| it.unwrap_err().to_string();
         assert!(message(Vector::from_blob(b"")).starts_with("the vector has 0 bytes"));
+        assert!(message(Vector::from_blob(b"12345")).starts_with("the vector has 5 bytes"));
+        let json = numbers_of_json("{}").unwrap_err().to_string();
+        assert!(json.starts_with("the JSON is no vector"));
         assert!(message(Vector::new(vec![f32::NEG_INFINITY])).contains("-inf at dimension 0"));
         assert!(message(Vector::new(vec![3e38; 2])).contains("at most 1e15"));
         assert_eq!(Vector::new(vec![0.0; 3]).unwrap().length(), 0.0);

@@ -1,6 +1,6 @@
 //! Estimates, their margins, and the slots that codes are kept in.
 
-use super::super::aspect::{List, Lists};
+use super::super::aspect::{Aspect, List, Lists};
 use super::super::effort::Learned;
 use super::super::form::{Form, Storage};
 use super::super::measure::Measure;
