@@ -1,4 +1,4 @@
-//! Embeddings: unit vectors, their bytes and their arithmetic.
+//! Embeddings: unit vectors and their arithmetic.
 
 use crate::error::{Error, Result};
 
@@ -34,31 +34,9 @@ impl Embedding {
         Ok(Embedding(raw))
     }
 
-    /// Reads the bytes of [`Embedding::to_blob`]; also those of sqlite-vec's `vec_f32()`.
-    pub fn from_blob(blob: &[u8]) -> Result<Embedding> {
-        let (floats, rest) = blob.as_chunks::<4>();
-        if !rest.is_empty() {
-            return Err(Error::VectorBytes { bytes: blob.len() });
-        }
-        Embedding::new(floats.iter().map(|it| f32::from_le_bytes(*it)).collect())
-    }
-
     /// Little-endian floats, four bytes each, nothing else.
     pub fn to_blob(&self) -> Vec<u8> {
         self.0.iter().flat_map(|it| it.to_le_bytes()).collect()
-    }
-
-    /// Reads an array of numbers, such as `[0.6, 0.8]`.
-    pub fn from_json(text: &str) -> Result<Embedding> {
-        let numbers: Vec<f32> = serde_json::from_str(text)
-            .map_err(|err| Error::VectorJson { reason: err.to_string() })?;
-        Embedding::new(numbers)
-    }
-
-    /// The shortest decimal of every number that reads back as the same float.
-    pub fn to_json(&self) -> String {
-        let numbers: Vec<String> = self.0.iter().map(f32::to_string).collect();
-        format!("[{}]", numbers.join(","))
     }
 
     /// The numbers, as many as [`Embedding::dimension`].
@@ -66,32 +44,24 @@ impl Embedding {
         &self.0
     }
 
+    /// The numbers alone.
+    pub fn into_numbers(self) -> Vec<f32> {
+        self.0
+    }
+
     /// How many numbers.
     pub fn dimension(&self) -> usize {
         self.0.len()
     }
 
-    /// Cosine distance: 0 is the same direction, 2 the opposite one.
-    pub fn distance(&self, other: &Embedding) -> Result<f64> {
-        self.expect_dimension_of(other)?;
-        // Both have length one, so the cosine is the dot product.
-        let cosine: f64 = self.0.iter().zip(&other.0).map(|(a, b)| *a as f64 * *b as f64).sum();
-        Ok((1.0 - cosine).clamp(0.0, 2.0))
-    }
-
     /// `self + weight * other`, back on the sphere: "beach", less "people".
     pub fn add(&self, other: &Embedding, weight: f64) -> Result<Embedding> {
-        self.expect_dimension_of(other)?;
-        let sum = self.0.iter().zip(&other.0).map(|(a, b)| (*a as f64 + weight * *b as f64) as f32);
-        Embedding::new(sum.collect())
-    }
-
-    fn expect_dimension_of(&self, other: &Embedding) -> Result<()> {
         let (expected, got) = (self.dimension(), other.dimension());
         if expected != got {
             return Err(Error::Dimension { expected, got });
         }
-        Ok(())
+        let sum = self.0.iter().zip(&other.0).map(|(a, b)| (*a as f64 + weight * *b as f64) as f32);
+        Embedding::new(sum.collect())
     }
 }
 
@@ -99,43 +69,42 @@ impl Embedding {
 mod tests {
     use super::*;
 
+    fn cosine(a: &Embedding, b: &Embedding) -> f32 {
+        a.as_slice().iter().zip(b.as_slice()).map(|(a, b)| a * b).sum()
+    }
+
     #[test]
-    fn blob_and_json_round_trip() {
+    fn lengths_are_one_and_made_so_once() {
         arbtest::arbtest(|u| {
             let raw: Vec<i16> = u.arbitrary()?;
             let Ok(embedding) = Embedding::new(raw.into_iter().map(f32::from).collect()) else {
                 return Ok(());
             };
-            let length: f32 = embedding.as_slice().iter().map(|it| it * it).sum();
-            assert!((length - 1.0).abs() < 1e-5);
-            assert_eq!(Embedding::from_blob(&embedding.to_blob()).unwrap(), embedding);
-            assert_eq!(Embedding::from_json(&embedding.to_json()).unwrap(), embedding);
-            assert!(embedding.distance(&embedding).unwrap() < 1e-6);
+            assert!((cosine(&embedding, &embedding) - 1.0).abs() < 1e-5);
+            assert_eq!(Embedding::new(embedding.as_slice().to_vec()).unwrap(), embedding);
             Ok(())
         });
     }
 
     #[test]
     fn what_is_no_vector() {
-        let message = |it: Result<Embedding>| it.unwrap_err().to_string();
-        assert!(message(Embedding::from_blob(b"")).starts_with("the vector has 0 bytes"));
-        assert!(message(Embedding::from_blob(b"12345")).starts_with("the vector has 5 bytes"));
-        assert!(message(Embedding::new(vec![1.0, f32::NAN])).contains("NaN at dimension 1"));
-        assert!(message(Embedding::new(vec![0.0; 3])).starts_with("the vector is all zeros"));
-        assert!(message(Embedding::from_json("{}")).starts_with("the JSON is no vector"));
+        let message = |it: Vec<f32>| Embedding::new(it).unwrap_err().to_string();
+        assert!(message(Vec::new()).starts_with("the vector has 0 bytes"));
+        assert!(message(vec![1.0, f32::NAN]).contains("NaN at dimension 1"));
+        assert!(message(vec![0.0; 3]).starts_with("the vector is all zeros"));
     }
 
     #[test]
     fn huge_and_tiny_numbers_have_a_direction() {
         let huge = Embedding::new(vec![3e38, 3e38]).unwrap();
         let tiny = Embedding::new(vec![1e-40, 1e-40]).unwrap();
-        assert!(huge.distance(&tiny).unwrap() < 1e-3);
+        assert!(1.0 - 1e-3 < cosine(&huge, &tiny));
     }
 
     #[test]
     fn lengths_must_agree() {
         let (a, b) = (Embedding(vec![1.0]), Embedding(vec![1.0, 0.0]));
-        let message = a.distance(&b).unwrap_err().to_string();
+        let message = a.add(&b, 1.0).unwrap_err().to_string();
         assert!(message.starts_with("the vector has 2 dimensions, expected 1"), "{message}");
     }
 

@@ -30,6 +30,15 @@ pub enum Error {
     #[error("the vector is all zeros (it has no direction to compare)")]
     VectorZero,
 
+    /// Squares of its numbers could not be added up in float32.
+    #[error(
+        "the vector has length {length:.1e}, at most 1e15 is taken (make all vectors smaller alike)"
+    )]
+    VectorLength {
+        /// How long it is.
+        length: f64,
+    },
+
     /// Vectors of two sizes.
     #[error("the vector has {got} dimensions, expected {expected} (use one model for both sides)")]
     Dimension {

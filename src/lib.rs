@@ -13,6 +13,7 @@ pub mod folder;
 pub mod index;
 
 pub mod embedding;
+pub mod vector;
 pub mod sqlite;
 pub mod error;
 

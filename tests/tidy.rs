@@ -8,7 +8,7 @@ const FLOORS: [&[&str]; 4] = [
     &["sql"],
     &["encoder", "store"],
     &["model", "text", "image", "folder", "index"],
-    &["embedding", "sqlite", "error"],
+    &["embedding", "vector", "sqlite", "error"],
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

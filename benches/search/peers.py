@@ -16,12 +16,12 @@ def lists(rows):
     return max(32, int(rows**0.5))
 
 
-def dualpath(library):
+def dualpath(library, options=""):
     ask = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = {} ORDER BY distance LIMIT ?2"
     recalls = ("0.8", "0.9", "0.95", "0.99", "1")
     return {
         "extension": library,
-        "create": ["CREATE VIRTUAL TABLE t USING dualpath(dimensions = {dimension})"],
+        "create": ["CREATE VIRTUAL TABLE t USING dualpath(dimensions = {dimension}" + options + ")"],
         "insert": "INSERT INTO t(rowid, embedding) VALUES (?1, ?2)",
         "ask": {f"recall {it}": ask.format(it) for it in recalls},
     }
@@ -179,14 +179,19 @@ def faiss_settings():
 
 PEERS = {
     "dualpath": dualpath,
+    # What other storages and metrics cost; all order the same rows alike.
+    "dualpath f16": lambda library: dualpath(library, ", storage = 'f16'"),
+    "dualpath int8": lambda library: dualpath(library, ", storage = 'int8'"),
+    "dualpath l2": lambda library: dualpath(library, ", metric = 'l2'"),
+    "dualpath dot": lambda library: dualpath(library, ", metric = 'dot'"),
     "vec1 flat": vec1_flat,
     "vec1 ivf": vec1_ivf,
     "sqlite-vec": sqlite_vec,
     "sqlite-vec bit": sqlite_vec_bit,
     "faiss flat": lambda _: Faiss("Flat", [], False),
     "faiss rabitq": lambda _: Faiss("IVF{lists},RaBitQfs,Refine(Flat)", faiss_settings(), True),
-    # Graphs take minutes to build, so they come only when they are named.
+    # Graphs take minutes to build, so they come only when they are named, as other forms of ours do.
     "vectorlite": vectorlite,
     "usearch": lambda _: Usearch(),
 }
-SLOW = {"vectorlite", "usearch"}
+SLOW = {"vectorlite", "usearch", "dualpath f16", "dualpath int8", "dualpath l2", "dualpath dot"}

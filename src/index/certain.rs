@@ -4,12 +4,11 @@
 //! query's distance from the list's centre. A row whose estimate stays behind the last answer by more
 //! than that is none. Lists near the query come first, so that the last answer is soon near.
 
+use super::aspect::{Aspect, Lists};
 use super::code::{Asked, GROUP};
-use super::kernel::{dot, products};
-use super::nearest::{Found, Hit, Search, Want, slack};
-use super::plane::BYTES;
-use super::probe::{Listed, Lists};
-use crate::embedding::Embedding;
+use super::measure::Measure;
+use super::nearest::{Found, Hit, Search, Want};
+use super::probe::Listed;
 use crate::error::Result;
 
 /// Lists whose rows are estimated before the first are looked at; then twice as many each time.
@@ -19,31 +18,29 @@ const FIRST_ROWS: usize = 2;
 /// Rows in question that are held at a time.
 const MOST_IN_QUESTION: usize = 1 << 16;
 
-/// The nearest rows to `query`, nearest first: those that [`super::nearest`] finds. The codes must be
+/// The nearest rows, nearest first: those that [`super::nearest`] finds. The codes must be
 /// [bounded](super::code::Coder::is_bounded).
 pub fn certain(
     source: &impl Listed,
     lists: &Lists,
-    query: &Embedding,
+    measure: &Measure,
     want: &Want,
 ) -> Result<Vec<Hit>> {
     if want.count == 0 {
         return Ok(Vec::new());
     }
-    let search = Search::new(query, want, slack(query.dimension()));
-    let mut sieve = Sieve { source, lists, query, want, search, left: Vec::new() };
+    let search = Search::new(measure, want);
+    let mut sieve = Sieve { source, lists, measure, want, search, left: Vec::new() };
     sieve.tail()?;
-    let mut near = Vec::new();
-    products(&lists.centres, query.as_slice(), query.dimension(), &mut near);
+    let (asked, aspects) = lists.seen_by(measure);
     let mut order: Vec<usize> = (0..lists.lists.len()).collect();
-    order.sort_unstable_by(|a, b| near[*b].total_cmp(&near[*a]));
-    let asked = lists.coder.ask(&lists.coder.rotated(query.as_slice()));
+    order.sort_unstable_by(|a, b| aspects[*b].near.total_cmp(&aspects[*a].near));
     let mut at_once = FIRST_LISTS;
     let mut rest = &order[..];
     while !rest.is_empty() {
         let (now, later) = rest.split_at(at_once.min(rest.len()));
         for at in now {
-            sieve.open(&asked, *at, near[*at])?;
+            sieve.open(&asked, *at, &aspects[*at])?;
         }
         sieve.look(false)?;
         rest = later;
@@ -56,7 +53,7 @@ pub fn certain(
 struct Sieve<'a, S> {
     source: &'a S,
     lists: &'a Lists,
-    query: &'a Embedding,
+    measure: &'a Measure,
     want: &'a Want,
     search: Search<'a>,
     /// Rows that are not ruled out: the nearest they can be, their estimate, and where they are.
@@ -66,13 +63,12 @@ struct Sieve<'a, S> {
 impl<S: Listed> Sieve<'_, S> {
     /// Meets the rows that are in no list.
     fn tail(&mut self) -> Result<()> {
-        let Sieve { source, query, want, search, .. } = self;
-        let width = query.dimension() * BYTES;
+        let Sieve { source, measure, want, search, .. } = self;
+        let width = measure.form().high_bytes();
         source.tail(&mut |block, rowids, high| {
             for (slot, (rowid, high)) in rowids.iter().zip(high.chunks_exact(width)).enumerate() {
                 if want.rows.allow(*rowid) {
-                    let cosine = f64::from(dot(query.as_slice(), high));
-                    search.meet(Found { block, slot, rowid: *rowid }, 1.0 - cosine);
+                    search.meet(Found { block, slot, rowid: *rowid }, measure.near(high));
                 }
             }
             search.settle_some(*source)
@@ -80,28 +76,28 @@ impl<S: Listed> Sieve<'_, S> {
     }
 
     /// Estimates the rows of a list, and keeps those that can be answers.
-    fn open(&mut self, asked: &Asked, at: usize, near: f32) -> Result<()> {
+    fn open(&mut self, asked: &Asked, at: usize, aspect: &Aspect) -> Result<()> {
         let Lists { coder, lists, .. } = self.lists;
-        let (square, off) = self.lists.away(at, near);
-        let away = (square + off).sqrt();
+        let base = self.measure.base();
+        let after = self.want.after.map(|it| self.measure.key(it.distance));
         let coded = self.source.codes(lists[at].list)?;
         let mut farthest = self.search.farthest();
         for (group, (block, first)) in coded.groups.iter().enumerate() {
-            let estimates = coder.estimate(asked, &coded, group, near);
-            let margins = coder.margins(asked, &coded, group, away);
-            let least = (1.0 - farthest) as f32 - f32::EPSILON;
+            let estimates = coder.estimate(asked, &coded, group, aspect);
+            let margins = coder.margins(asked, &coded, group, aspect);
+            let least = (base - farthest - rounding(base, farthest)) as f32;
             let most: [f32; GROUP] = std::array::from_fn(|at| estimates[at] + margins[at]);
             for at in (0..GROUP).filter(|at| least <= most[*at]) {
                 // Whether it is surely before the page that is asked for.
-                let nearest = 1.0 - f64::from(estimates[at]) + f64::from(margins[at]);
-                let before = self.want.after.is_some_and(|after| nearest < after.distance);
+                let most_key = base - f64::from(estimates[at]) + f64::from(margins[at]);
+                let before = after.is_some_and(|after| most_key < after);
                 if before || !estimates[at].is_finite() {
                     continue;
                 }
                 let Some(found) = self.source.allowed(&self.want.rows, *block, first + at)? else {
                     continue;
                 };
-                self.left.push((1.0 - f64::from(most[at]), estimates[at], found));
+                self.left.push((base - f64::from(most[at]), estimates[at], found));
             }
             if MOST_IN_QUESTION < self.left.len() {
                 self.look(true)?;
@@ -120,7 +116,8 @@ impl<S: Listed> Sieve<'_, S> {
             self.meet(&left[..first])?;
             left.drain(..first);
         }
-        let farthest = self.search.farthest() + f64::from(f32::EPSILON);
+        let farthest = self.search.farthest();
+        let farthest = farthest + rounding(self.measure.base(), farthest);
         left.retain(|it| it.0 <= farthest);
         if all {
             self.meet(&left)?;
@@ -133,18 +130,22 @@ impl<S: Listed> Sieve<'_, S> {
     fn meet(&mut self, rows: &[(f64, f32, Found)]) -> Result<()> {
         let mut rows: Vec<Found> = rows.iter().map(|it| it.2).collect();
         rows.sort_unstable_by_key(|it| (it.block, it.slot));
-        let Sieve { source, query, search, .. } = self;
+        let Sieve { source, measure, search, .. } = self;
         let mut met = Vec::with_capacity(rows.len());
-        source.high(&rows, &mut |at, high| met.push((at, dot(query.as_slice(), high))))?;
+        source.high(&rows, &mut |at, high| met.push((at, measure.near(high))))?;
         for (at, near) in met {
             let mut found = rows[at];
-            let distance = 1.0 - f64::from(near);
-            if search.is_past(distance) {
+            if search.is_past(near.least()) {
                 continue;
             }
             found.rowid = source.rowid(&found)?;
-            search.meet(found, distance);
+            search.meet(found, near);
         }
         search.settle_some(*source)
     }
+}
+
+/// What a key may lose as a float32 score.
+fn rounding(base: f64, key: f64) -> f64 {
+    f64::from(f32::EPSILON) * (base + key.abs())
 }

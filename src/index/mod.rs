@@ -3,11 +3,16 @@
 //! A vector is kept in two planes: `high`, every number rounded to its upper sixteen bits (a
 //! bfloat16), and `low`, what is missing to the float. The scan reads only the high plane, half
 //! of the bytes; the rounding bounds how far off its distances are, and only rows that the bound
-//! leaves in question are looked at in full. The answer is that of a scan over whole floats.
+//! leaves in question are looked at in full. The answer is that of a scan over whole floats. Other
+//! storages have one plane of fewer bytes, and other metrics than the cosine other keys (`measure.rs`).
 
 pub mod plane;
+mod metric;
+mod form;
 mod kernel;
+mod measure;
 mod nearest;
+mod aspect;
 mod probe;
 mod certain;
 mod effort;
@@ -15,8 +20,12 @@ pub mod code;
 pub mod cluster;
 mod rotation;
 
+pub use aspect::{List, Lists};
 pub use certain::certain;
 pub use effort::{Effort, LEVELS, Learned};
+pub use form::{Form, Storage};
 pub use kernel::name as simd;
+pub use measure::Measure;
+pub use metric::Metric;
 pub use nearest::{Found, Hit, Rows, Show, Source, Want, nearest};
-pub use probe::{List, Listed, Lists, likely};
+pub use probe::{Listed, likely};

@@ -3,10 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashSet};
 
-use super::kernel::dot;
-use super::plane::{BYTES, ROUNDING};
-use crate::embedding::Embedding;
+use super::measure::{Measure, Near};
 use crate::error::Result;
+use crate::vector::Vector;
 
 /// Rows in question that are held at a time: 1.5 MB.
 const MOST_IN_QUESTION: usize = 1 << 16;
@@ -16,7 +15,7 @@ const MOST_IN_QUESTION: usize = 1 << 16;
 pub struct Hit {
     /// The row.
     pub rowid: i64,
-    /// Cosine distance, 0 to 2.
+    /// How far it is, by the table's metric.
     pub distance: f64,
 }
 
@@ -91,22 +90,21 @@ pub trait Source {
     /// Shows each block.
     fn scan(&self, show: &mut Show<'_>) -> Result<()>;
 
-    /// Shows the embeddings of these rows, in whatever order is cheap.
-    fn whole(&self, rows: &[Found], show: &mut dyn FnMut(Found, Embedding)) -> Result<()>;
+    /// Shows the vectors of these rows, in whatever order is cheap.
+    fn whole(&self, rows: &[Found], show: &mut dyn FnMut(Found, Vector)) -> Result<()>;
 }
 
-/// The nearest rows to `query`, nearest first: exactly those of a scan over whole vectors.
-pub fn nearest(source: &impl Source, query: &Embedding, want: &Want) -> Result<Vec<Hit>> {
+/// The nearest rows, nearest first: exactly those of a scan over whole vectors.
+pub fn nearest(source: &impl Source, measure: &Measure, want: &Want) -> Result<Vec<Hit>> {
     if want.count == 0 {
         return Ok(Vec::new());
     }
-    let mut search = Search::new(query, want, slack(query.dimension()));
-    let width = query.dimension() * BYTES;
+    let mut search = Search::new(measure, want);
+    let width = measure.form().high_bytes();
     source.scan(&mut |block, rowids, high| {
         for (slot, (rowid, high)) in rowids.iter().zip(high.chunks_exact(width)).enumerate() {
             if want.rows.allow(*rowid) {
-                let cosine = f64::from(dot(query.as_slice(), high));
-                search.meet(Found { block, slot, rowid: *rowid }, 1.0 - cosine);
+                search.meet(Found { block, slot, rowid: *rowid }, measure.near(high));
             }
         }
         search.settle_some(source)
@@ -114,24 +112,21 @@ pub fn nearest(source: &impl Source, query: &Embedding, want: &Want) -> Result<V
     search.settled(source)
 }
 
-/// How far an approximate distance can be from the exact one: rounding, and float32 sums.
-pub(super) fn slack(dimension: usize) -> f64 {
-    ROUNDING + dimension as f64 * f64::from(f32::EPSILON)
-}
-
-/// Rows met one after the other, and what became of them.
+/// Rows met one after the other, and what became of them. All but the answers goes by keys.
 pub(super) struct Search<'a> {
-    query: &'a Embedding,
+    measure: &'a Measure,
     want: &'a Want,
-    slack: f64,
-    /// The `count` smallest approximate distances, the largest on top.
+    within: f64,
+    after: Option<f64>,
+    /// The farthest that each of `count` rows can be, the largest on top.
     likely: BinaryHeap<Approximate>,
+    /// Rows that may be answers, and the nearest that they can be.
     question: Vec<(f64, Found)>,
     /// The `count` nearest settled rows, the farthest on top.
     exact: BinaryHeap<Hit>,
 }
 
-/// A distance that is not yet certain.
+/// A number that is not yet certain.
 #[derive(PartialEq)]
 pub(super) struct Approximate(pub f64);
 
@@ -150,52 +145,49 @@ impl PartialOrd for Approximate {
 }
 
 impl<'a> Search<'a> {
-    /// `slack` is how far an approximate distance can be from the exact one.
-    pub(super) fn new(query: &'a Embedding, want: &'a Want, slack: f64) -> Search<'a> {
+    pub(super) fn new(measure: &'a Measure, want: &'a Want) -> Search<'a> {
         let (likely, exact) = (BinaryHeap::new(), BinaryHeap::new());
-        Search { query, want, slack, likely, question: Vec::new(), exact }
+        let after = want.after.map(|it| measure.key(it.distance));
+        let within = measure.key(want.within);
+        Search { measure, want, within, after, likely, question: Vec::new(), exact }
     }
 
-    /// Takes in a row by its approximate distance.
-    pub(super) fn meet(&mut self, found: Found, distance: f64) {
-        if self.bound() < distance {
+    /// Takes in a row.
+    pub(super) fn meet(&mut self, found: Found, near: Near) {
+        let least = near.least();
+        if self.farthest() < least {
             return;
         }
-        if let Some(after) = self.want.after {
-            if distance + self.slack < after.distance {
+        if let Some(after) = self.after {
+            if near.key + near.slack < after {
                 return;
             }
             // A row that may stand before `after` must not push others out.
-            if distance - self.slack <= after.distance {
-                self.question.push((distance, found));
+            if least <= after {
+                self.question.push((least, found));
                 return;
             }
         }
-        self.question.push((distance, found));
-        self.likely.push(Approximate(distance));
+        self.question.push((least, found));
+        self.likely.push(Approximate(near.key + near.slack));
         if self.want.count < self.likely.len() {
             self.likely.pop();
         }
     }
 
-    /// Whether no row this far or farther can still be an answer.
-    pub(super) fn is_past(&self, distance: f64) -> bool {
-        self.bound() < distance
-    }
-
-    /// The farthest approximate distance that can still belong to an answer.
-    fn bound(&self) -> f64 {
-        self.farthest() + self.slack
+    /// Whether no row that may be so near, and no nearer, can still be an answer.
+    pub(super) fn is_past(&self, least: f64) -> bool {
+        self.farthest() < least
     }
 
     /// The farthest that an answer can be.
     pub(super) fn farthest(&self) -> f64 {
-        let mut farthest = self.want.within;
+        let mut farthest = self.within;
         if let Some(last) = self.likely.peek().filter(|_| self.likely.len() == self.want.count) {
-            farthest = farthest.min(last.0 + self.slack);
+            farthest = farthest.min(last.0);
         }
         if let Some(last) = self.exact.peek().filter(|_| self.exact.len() == self.want.count) {
-            farthest = farthest.min(last.distance);
+            farthest = farthest.min(self.measure.key(last.distance));
         }
         farthest
     }
@@ -216,18 +208,14 @@ impl<'a> Search<'a> {
 
     /// Looks at the rows in question as a whole.
     fn settle(&mut self, source: &impl Source) -> Result<()> {
-        let bound = self.bound();
+        let farthest = self.farthest();
         let mut rows: Vec<Found> =
-            self.question.drain(..).filter(|it| it.0 <= bound).map(|it| it.1).collect();
+            self.question.drain(..).filter(|it| it.0 <= farthest).map(|it| it.1).collect();
         rows.sort_by_key(|it| (it.block, it.slot));
-        let (query, want, exact) = (self.query, self.want, &mut self.exact);
-        source.whole(&rows, &mut |found, embedding| {
-            // Dimensions were checked where the block was read.
-            let Ok(distance) = query.distance(&embedding) else {
-                return;
-            };
-            let hit = Hit { rowid: found.rowid, distance };
-            if want.within < distance || want.after.is_some_and(|after| hit <= after) {
+        let (measure, want, exact) = (self.measure, self.want, &mut self.exact);
+        source.whole(&rows, &mut |found, vector| {
+            let hit = Hit { rowid: found.rowid, distance: measure.distance(&vector) };
+            if want.within < hit.distance || want.after.is_some_and(|after| hit <= after) {
                 return;
             }
             exact.push(hit);
@@ -240,38 +228,44 @@ impl<'a> Search<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plane;
+    use super::super::form::{Form, Storage};
+    use super::super::metric::Metric;
     use super::*;
 
-    struct Memory(Vec<(i64, Embedding)>);
+    struct Memory {
+        form: Form,
+        rows: Vec<(i64, Vector)>,
+    }
 
     const PER_BLOCK: usize = 7;
 
     impl Source for Memory {
         fn scan(&self, show: &mut Show<'_>) -> Result<()> {
-            for (block, rows) in self.0.chunks(PER_BLOCK).enumerate() {
+            for (block, rows) in self.rows.chunks(PER_BLOCK).enumerate() {
                 let (mut high, mut low) = (Vec::new(), Vec::new());
-                rows.iter().for_each(|it| plane::split(it.1.as_slice(), &mut high, &mut low));
+                rows.iter().for_each(|it| self.form.write(&it.1, &mut high, &mut low));
                 let rowids: Vec<i64> = rows.iter().map(|it| it.0).collect();
                 show(block as i64, &rowids, &high)?;
             }
             Ok(())
         }
 
-        fn whole(&self, rows: &[Found], show: &mut dyn FnMut(Found, Embedding)) -> Result<()> {
+        fn whole(&self, rows: &[Found], show: &mut dyn FnMut(Found, Vector)) -> Result<()> {
             for found in rows {
-                let (rowid, embedding) = &self.0[found.block as usize * PER_BLOCK + found.slot];
+                let (rowid, vector) = &self.rows[found.block as usize * PER_BLOCK + found.slot];
                 assert_eq!(*rowid, found.rowid);
-                show(*found, embedding.clone());
+                show(*found, vector.clone());
             }
             Ok(())
         }
     }
 
-    fn twin(rows: &[(i64, Embedding)], query: &Embedding, want: &Want) -> Vec<Hit> {
-        let mut all: Vec<Hit> = rows
+    fn twin(memory: &Memory, query: &Vector, want: &Want) -> Vec<Hit> {
+        let distance = |it: &Vector| memory.form.metric.distance(query, it).unwrap();
+        let mut all: Vec<Hit> = memory
+            .rows
             .iter()
-            .map(|(rowid, it)| Hit { rowid: *rowid, distance: query.distance(it).unwrap() })
+            .map(|(rowid, it)| Hit { rowid: *rowid, distance: distance(it) })
             .filter(|it| want.rows.allow(it.rowid) && it.distance <= want.within)
             .filter(|it| want.after.is_none_or(|after| after < *it))
             .collect();
@@ -284,29 +278,39 @@ mod tests {
     fn the_answer_is_that_of_the_ten_line_twin() {
         arbtest::arbtest(|u| {
             let dimension = u.int_in_range(1..=70)?;
-            let mut vector = || -> arbtest::arbitrary::Result<Embedding> {
+            let metric = *u.choose(&[Metric::Cosine, Metric::Dot, Metric::L2])?;
+            let storage = *u.choose(&[Storage::F32, Storage::F16, Storage::Int8])?;
+            let form = Form { metric, storage, dimension };
+            let size = if u.arbitrary()? { 1.0 } else { 1e-19 };
+            let mut vector = || -> arbtest::arbitrary::Result<Vector> {
                 // Few different numbers, so that equal and nearly equal distances abound.
-                let raw = (0..dimension).map(|_| Ok(f32::from(u.int_in_range(-3i8..=3)?) + 0.01));
-                Ok(Embedding::new(raw.collect::<arbtest::arbitrary::Result<_>>()?).unwrap())
+                let raw = (0..dimension)
+                    .map(|_| Ok(size * (f32::from(u.int_in_range(-3i8..=3)?) + 0.01)));
+                let raw = form.metric.vector(raw.collect::<arbtest::arbitrary::Result<_>>()?);
+                let (mut high, mut low) = (Vec::new(), Vec::new());
+                form.write(&raw.unwrap(), &mut high, &mut low);
+                Ok(form.read(&high, &low).unwrap())
             };
             let query = vector()?;
             let rows = (0..40).map(|rowid| Ok((rowid * 3 - 20, vector()?)));
             let rows: Vec<_> = rows.collect::<arbtest::arbitrary::Result<_>>()?;
+            let far = metric.distance(&query, &rows[7].1).unwrap();
             let mut want = Want {
                 count: u.int_in_range(1..=50)?,
                 after: None,
-                within: if u.arbitrary()? { 2.0 } else { 0.9 },
+                within: if u.arbitrary()? { f64::INFINITY } else { far },
                 rows: if u.arbitrary()? {
                     Rows::Between(i64::MIN, i64::MAX)
                 } else {
                     Rows::Among((-20..60).step_by(2).collect())
                 },
             };
-            let memory = Memory(rows);
+            let memory = Memory { form, rows };
+            let measure = Measure::new(form, query.clone());
             // Page by page until nothing is left.
             loop {
-                let expected = twin(&memory.0, &query, &want);
-                assert_eq!(nearest(&memory, &query, &want).unwrap(), expected);
+                let expected = twin(&memory, &query, &want);
+                assert_eq!(nearest(&memory, &measure, &want).unwrap(), expected);
                 let Some(last) = expected.last() else {
                     return Ok(());
                 };

@@ -10,12 +10,11 @@ use std::collections::BinaryHeap;
 use std::rc::Rc;
 use std::sync::LazyLock;
 
-use super::code::{Coded, Coder, GROUP};
-use super::effort::{Effort, Learned};
-use super::kernel::{dot, products, square};
+use super::aspect::{Aspect, List, Lists};
+use super::code::{Asked, Coded, GROUP};
+use super::effort::Effort;
+use super::measure::{Measure, Near};
 use super::nearest::{Approximate, Found, Hit, Rows, Search, Show, Source, Want};
-use super::plane::ROUNDING;
-use crate::embedding::Embedding;
 use crate::error::Result;
 
 /// Lists that are opened before anything is foreseen.
@@ -31,54 +30,6 @@ const TOGETHER: usize = 32;
 /// Standard deviations of a high plane's rounding, as a share of its bound, within which rows are
 /// looked at in full.
 const ROUNDED: f64 = 4.0;
-
-/// A list of rows near each other.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct List {
-    /// Its number.
-    pub list: i64,
-    /// How many rows.
-    pub count: usize,
-    /// The mean square of its rows' distance from the centre.
-    pub spread: f32,
-}
-
-/// All lists of a table.
-pub struct Lists {
-    /// Reads and writes their codes.
-    pub coder: Coder,
-    /// One after the other.
-    pub lists: Vec<List>,
-    /// Their centres, in the same order.
-    pub centres: Vec<f32>,
-    /// The squares of their lengths.
-    squares: Vec<f32>,
-    /// What searching them for some of their own rows has shown.
-    pub learned: Learned,
-}
-
-impl Lists {
-    /// Lists whose centres lie one after the other.
-    pub fn new(coder: Coder, lists: Vec<List>, centres: Vec<f32>, learned: Learned) -> Lists {
-        let dimension = centres.len() / lists.len().max(1);
-        let squares = centres.chunks_exact(dimension.max(1)).map(square).collect();
-        Lists { coder, lists, centres, squares, learned }
-    }
-
-    /// The square of a unit vector's distance from a centre, and most that it may be off by;
-    /// `near` is their dot product.
-    pub fn away(&self, at: usize, near: f32) -> (f32, f32) {
-        let square = self.squares[at];
-        let dimension = (self.centres.len() / self.lists.len()) as f32;
-        let off = 4.0 * (dimension + 4.0) * f32::EPSILON * (1.0 + square);
-        ((1.0 + square - 2.0 * near).max(0.0), off)
-    }
-
-    /// How many rows are in lists.
-    pub fn rows(&self) -> usize {
-        self.lists.iter().map(|it| it.count).sum()
-    }
-}
 
 /// Where rows come from that are in lists, or in none yet.
 pub trait Listed: Source {
@@ -104,12 +55,12 @@ pub trait Listed: Source {
     fn high(&self, rows: &[Found], show: &mut dyn FnMut(usize, &[u8])) -> Result<()>;
 }
 
-/// The nearest rows to `query`, nearest first; most of those that [`super::nearest`] finds, by the
+/// The nearest rows, nearest first; most of those that [`super::nearest`] finds, by the
 /// effort. `want.after` is not for this search.
 pub fn likely(
     source: &impl Listed,
     lists: &Lists,
-    query: &Embedding,
+    measure: &Measure,
     want: &Want,
     effort: Effort,
 ) -> Result<Vec<Hit>> {
@@ -119,7 +70,7 @@ pub fn likely(
     let mut probe = Probe {
         source,
         lists,
-        query,
+        measure,
         want,
         reach: deviations_for(effort.misled),
         seen: Vec::new(),
@@ -128,11 +79,11 @@ pub fn likely(
         candidates: Vec::new(),
         lie: Lie::default(),
     };
-    let width = query.dimension() * super::plane::BYTES;
+    let width = measure.form().high_bytes();
     source.tail(&mut |block, rowids, high| {
         for (slot, (rowid, high)) in rowids.iter().zip(high.chunks_exact(width)).enumerate() {
             if want.rows.allow(*rowid) {
-                probe.see(Found { block, slot, rowid: *rowid }, dot(query.as_slice(), high));
+                probe.see(Found { block, slot, rowid: *rowid }, measure.near(high));
             }
         }
         Ok(())
@@ -144,13 +95,13 @@ pub fn likely(
 struct Probe<'a, S> {
     source: &'a S,
     lists: &'a Lists,
-    query: &'a Embedding,
+    measure: &'a Measure,
     want: &'a Want,
     /// Standard deviations that a code may err by.
     reach: f32,
-    /// Rows whose high planes were looked at, and their distances.
-    seen: Vec<(f64, Found)>,
-    /// The `count` nearest of them, the farthest on top.
+    /// Rows whose high planes were looked at.
+    seen: Vec<(Near, Found)>,
+    /// The keys of the `count` nearest of them, the farthest on top.
     best: BinaryHeap<Approximate>,
     /// The same of rows known by their codes, taken to be as far as they can be.
     surely: BinaryHeap<Approximate>,
@@ -159,7 +110,7 @@ struct Probe<'a, S> {
 }
 
 struct Candidate {
-    /// As near as it can be, as a dot product.
+    /// As near as it can be, as a score.
     most: f32,
     estimate: f32,
     found: Found,
@@ -200,53 +151,48 @@ impl Lie {
 }
 
 impl<S: Listed> Probe<'_, S> {
-    fn see(&mut self, found: Found, near: f32) {
-        let distance = 1.0 - f64::from(near);
-        self.seen.push((distance, found));
-        keep(&mut self.best, distance, self.want.count);
+    fn see(&mut self, found: Found, near: Near) {
+        self.seen.push((near, found));
+        keep(&mut self.best, near.key, self.want.count);
     }
 
-    /// The least dot product that an answer can have, as far as is known.
+    /// The least score that an answer can have, as far as is known.
     fn floor(&self) -> f32 {
-        let mut most = self.want.within + ROUNDING;
+        let mut most = self.measure.key(self.want.within) + self.measure.hidden();
         for heap in [&self.best, &self.surely] {
             if let Some(last) = heap.peek().filter(|_| heap.len() == self.want.count) {
                 most = most.min(last.0);
             }
         }
-        (1.0 - most) as f32
+        (self.measure.base() - most) as f32
     }
 
     fn open_lists(&mut self, unopened_share: f64) -> Result<()> {
-        let Lists { coder, lists, centres, .. } = self.lists;
-        let away = |at: usize, near: f32| self.lists.away(at, near).0.sqrt();
-        let asked = coder.ask(&coder.rotated(self.query.as_slice()));
-        let dimension = self.query.dimension();
-        let mut near = Vec::new();
-        products(centres, self.query.as_slice(), dimension, &mut near);
+        let lists = &self.lists.lists;
+        let (asked, aspects) = self.lists.seen_by(self.measure);
         let mut unopened: Vec<usize> = (0..lists.len()).collect();
         let mut expected: Vec<(f64, usize)> = Vec::new();
         let mut at_once = FIRST_LISTS.min(unopened.len());
         if at_once < unopened.len() {
-            unopened.select_nth_unstable_by(at_once, |a, b| near[*b].total_cmp(&near[*a]));
+            let nearer = |a: &usize, b: &usize| aspects[*b].near.total_cmp(&aspects[*a].near);
+            unopened.select_nth_unstable_by(at_once, nearer);
         }
         let mut opened = 0;
         while 0 < at_once {
             for at in unopened.drain(..at_once) {
-                self.open(&asked, &lists[at], near[at], away(at, near[at]))?;
+                self.open(&asked, &lists[at], &aspects[at])?;
             }
             opened += at_once;
             self.look(true)?;
-            let floor = f64::from(self.floor());
+            let floor = self.floor();
             let full = self.best.len() == self.want.count;
             // What is asked for may be more than there is within the distance.
             let answers = if full { self.want.count } else { self.best.len().max(1) };
             self.lie.fit();
             expected.clear();
             expected.extend(unopened.iter().map(|at| {
-                let List { count, spread, .. } = lists[*at];
-                let ahead = (floor - f64::from(near[*at])) / f64::from(spread).sqrt().max(1e-9);
-                (count as f64 * self.lie.beyond(ahead), *at)
+                let ahead = f64::from(aspects[*at].ahead(floor));
+                (lists[*at].count as f64 * self.lie.beyond(ahead), *at)
             }));
             let mut left: f64 = expected.iter().map(|it| it.0).sum();
             let most = unopened_share * answers as f64;
@@ -266,31 +212,24 @@ impl<S: Listed> Probe<'_, S> {
     }
 
     /// Estimates the rows of a list, and keeps those that may be answers.
-    fn open(
-        &mut self,
-        asked: &super::code::Asked,
-        list: &List,
-        near: f32,
-        away: f32,
-    ) -> Result<()> {
+    fn open(&mut self, asked: &Asked, list: &List, aspect: &Aspect) -> Result<()> {
         let coder = &self.lists.coder;
         let coded = self.source.codes(list.list)?;
         let mut floor = self.floor();
-        let per_spread = 1.0 / list.spread.sqrt().max(1e-9);
+        let base = self.measure.base();
         for (group, (block, first)) in coded.groups.iter().enumerate() {
             let highest = coder.highest(asked, &coded, group);
             // The groups that tell how all rows lie are estimated in any case.
             let tells = group % SOME == 0;
             let reach = self.reach + CLOSER;
-            let ahead = floor - near;
-            if !tells && coder.is_behind(asked, &coded, group, &highest, reach, ahead) {
+            if !tells && coder.is_behind(asked, &coded, aspect, &highest, reach, floor) {
                 continue;
             }
-            let estimates = coder.estimate_from(asked, &coded, group, near, &highest);
-            let deviations = coder.deviations(&coded, group).map(|it| it * away);
+            let estimates = coder.estimate_from(asked, &coded, aspect, &highest);
+            let deviations = coder.deviations(&coded, group).map(|it| it * aspect.away);
             if tells {
                 let some = estimates.iter().filter(|it| it.is_finite());
-                self.lie.ahead.extend(some.map(|it| (it - near) * per_spread));
+                self.lie.ahead.extend(some.map(|it| aspect.ahead(*it)));
             }
             let most: [f32; GROUP] =
                 std::array::from_fn(|at| estimates[at] + self.reach * deviations[at]);
@@ -303,7 +242,7 @@ impl<S: Listed> Probe<'_, S> {
                 };
                 self.candidates.push(Candidate { most: most[at], estimate: estimates[at], found });
                 let least = estimates[at] - self.reach * deviations[at];
-                keep(&mut self.surely, 1.0 - f64::from(least), self.want.count);
+                keep(&mut self.surely, base - f64::from(least), self.want.count);
                 floor = self.floor();
             }
         }
@@ -328,9 +267,8 @@ impl<S: Listed> Probe<'_, S> {
             }
             left -= batch.len();
             batch.sort_unstable_by_key(|it| (it.block, it.slot));
-            let (source, query) = (self.source, self.query);
-            source
-                .high(&batch, &mut |at, high| self.see(batch[at], dot(query.as_slice(), high)))?;
+            let (source, measure) = (self.source, self.measure);
+            source.high(&batch, &mut |at, high| self.see(batch[at], measure.near(high)))?;
             if nearest_alone && self.candidates.last().is_none_or(|it| it.estimate < self.floor()) {
                 break;
             }
@@ -340,28 +278,29 @@ impl<S: Listed> Probe<'_, S> {
 
     fn answers(mut self) -> Result<Vec<Hit>> {
         self.look(false)?;
-        let slack = ROUNDING * (ROUNDED / (self.query.dimension() as f64).sqrt()).min(1.0);
-        let mut search = Search::new(self.query, self.want, slack);
-        self.seen.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-        for (distance, mut found) in self.seen {
-            if search.is_past(distance) {
+        let share = (ROUNDED / (self.measure.dimension() as f64).sqrt()).min(1.0);
+        self.seen.iter_mut().for_each(|it| it.0.slack *= share);
+        let mut search = Search::new(self.measure, self.want);
+        self.seen.sort_unstable_by(|a, b| a.0.least().total_cmp(&b.0.least()));
+        for (near, mut found) in self.seen {
+            if search.is_past(near.least()) {
                 break;
             }
             found.rowid = self.source.rowid(&found)?;
-            search.meet(found, distance);
+            search.meet(found, near);
         }
         search.settled(self.source)
     }
 }
 
-/// Keeps the `count` smallest distances.
-fn keep(heap: &mut BinaryHeap<Approximate>, distance: f64, count: usize) {
+/// Keeps the `count` smallest keys.
+fn keep(heap: &mut BinaryHeap<Approximate>, key: f64, count: usize) {
     if heap.len() < count {
-        heap.push(Approximate(distance));
+        heap.push(Approximate(key));
     } else if let Some(mut last) = heap.peek_mut()
-        && distance < last.0
+        && key < last.0
     {
-        last.0 = distance;
+        last.0 = key;
     }
 }
 

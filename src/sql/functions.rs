@@ -8,9 +8,10 @@ use crate::embedding::Embedding;
 use crate::encoder::{self, Encoder};
 use crate::error::{Error, Result};
 use crate::image;
-use crate::index;
+use crate::index::{self, Metric};
 use crate::sqlite::{Context, Output, Value};
 use crate::store::Store;
+use crate::vector::{Vector, numbers_of_blob, numbers_of_json};
 
 /// `embed_text(sentence [, model])`
 pub fn embed_text(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
@@ -63,10 +64,14 @@ pub fn embed_file(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
     Ok(model(arguments.get(1))?.picture(&bytes)?.to_blob().into())
 }
 
-/// `embed_distance(a, b)`
+/// `embed_distance(a, b [, metric])`
 pub fn embed_distance(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
-    match (vector(&arguments[0])?, vector(&arguments[1])?) {
-        (Some(a), Some(b)) => Ok(a.distance(&b)?.into()),
+    let Some(metric) = metric(arguments.get(2))? else {
+        return Ok(Output::Null);
+    };
+    let side = |at: usize| numbers(&arguments[at])?.map(|it| metric.vector(it)).transpose();
+    match (side(0)?, side(1)?) {
+        (Some(a), Some(b)) => Ok(metric.distance(&a, &b)?.into()),
         _ => Ok(Output::Null),
     }
 }
@@ -81,7 +86,7 @@ pub fn embed_add(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
             .filter(|it| it.is_finite())
             .ok_or_else(|| wrong_type("the weight", other, "a finite number"))?,
     };
-    match (vector(&arguments[0])?, vector(&arguments[1])?) {
+    match (embedding(&arguments[0])?, embedding(&arguments[1])?) {
         (Some(a), Some(b)) => Ok(a.add(&b, weight)?.to_blob().into()),
         _ => Ok(Output::Null),
     }
@@ -89,14 +94,18 @@ pub fn embed_add(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
 
 /// `embed_to_json(vector)`
 pub fn embed_to_json(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
-    Ok(vector(&arguments[0])?.map_or(Output::Null, |it| it.to_json().into()))
+    let vector = numbers(&arguments[0])?.map(Vector::new).transpose()?;
+    Ok(vector.map_or(Output::Null, |it| it.to_json().into()))
 }
 
-/// `embed_from_json(text)`
+/// `embed_from_json(text [, metric])`
 pub fn embed_from_json(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
+    let Some(metric) = metric(arguments.get(1))? else {
+        return Ok(Output::Null);
+    };
     match arguments[0] {
         Value::Null => Ok(Output::Null),
-        Value::Text(text) => Ok(Embedding::from_json(text)?.to_blob().into()),
+        Value::Text(text) => Ok(metric.vector(numbers_of_json(text)?)?.to_blob().into()),
         other => Err(wrong_type("the vector", &other, "TEXT such as '[0.6, 0.8]'")),
     }
 }
@@ -205,6 +214,8 @@ pub fn dualpath_status(context: &Context, arguments: &[Value<'_>]) -> Result<Out
         "pending": listed.pending,
         "long": listed.long,
         "bytes": listed.bytes,
+        "metric": store.made().metric.name(),
+        "storage": store.made().storage.name(),
     });
     Ok(status.to_string().into())
 }
@@ -230,10 +241,26 @@ fn model(argument: Option<&Value<'_>>) -> Result<Arc<Encoder>> {
     }
 }
 
-fn vector(argument: &Value<'_>) -> Result<Option<Embedding>> {
+/// The metric named by an optional argument: the cosine without one, none for NULL.
+fn metric(argument: Option<&Value<'_>>) -> Result<Option<Metric>> {
+    match argument {
+        None => Ok(Some(Metric::default())),
+        Some(Value::Null) => Ok(None),
+        Some(Value::Text(name)) => Metric::named(name).map(Some),
+        Some(other) => {
+            Err(wrong_type("the metric", other, &format!("TEXT: one of {}", Metric::NAMES)))
+        }
+    }
+}
+
+fn embedding(argument: &Value<'_>) -> Result<Option<Embedding>> {
+    numbers(argument)?.map(Embedding::new).transpose()
+}
+
+fn numbers(argument: &Value<'_>) -> Result<Option<Vec<f32>>> {
     match argument {
         Value::Null => Ok(None),
-        Value::Blob(bytes) => Embedding::from_blob(bytes).map(Some),
+        Value::Blob(bytes) => numbers_of_blob(bytes).map(Some),
         other => Err(wrong_type("the vector", other, "a BLOB (embed_from_json(text) makes one)")),
     }
 }

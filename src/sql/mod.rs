@@ -16,10 +16,10 @@ pub fn register(db: &Db) -> Result<()> {
     db.function("embed_text", 1..=2, Flags::Plain, embed_text)?;
     db.function("embed_image", 1..=2, Flags::Plain, embed_image)?;
     db.function("embed_file", 1..=2, Flags::DirectOnly, embed_file)?;
-    db.function("embed_distance", 2..=2, Flags::Pure, embed_distance)?;
+    db.function("embed_distance", 2..=3, Flags::Pure, embed_distance)?;
     db.function("embed_add", 2..=3, Flags::Pure, embed_add)?;
     db.function("embed_to_json", 1..=1, Flags::Pure, embed_to_json)?;
-    db.function("embed_from_json", 1..=1, Flags::Pure, embed_from_json)?;
+    db.function("embed_from_json", 1..=2, Flags::Pure, embed_from_json)?;
 
     db.function("dualpath_version", 0..=0, Flags::Pure, dualpath_version)?;
     db.function("dualpath_debug", 0..=0, Flags::DirectOnly, dualpath_debug)?;

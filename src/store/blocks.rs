@@ -3,17 +3,16 @@
 use super::Store;
 use super::lists::list_of;
 use super::statements::{ERROR, blob, integer};
-use crate::embedding::Embedding;
 use crate::error::{Error, Result};
 use crate::index::code::GROUP;
-use crate::index::plane::{self, BYTES};
-use crate::index::{Found, Show, Source};
+use crate::index::{Form, Found, Show, Source};
 use crate::sqlite::{Blob, Value};
+use crate::vector::Vector;
 
-/// Both planes of a full block.
-const BLOCK_BYTES: usize = 256 * 1024;
+/// The high plane of a full block.
+const BLOCK_BYTES: usize = 128 * 1024;
 const MOST_SLOTS: usize = 4_096;
-/// About one plane of a full block in a list.
+/// About the high plane of a full block in a list.
 const LISTED_BYTES: usize = 32 * 1024;
 /// Slots of a table's first block; it doubles until it is full.
 const FIRST_SLOTS: usize = 8;
@@ -22,13 +21,13 @@ pub(super) const ROWID_BYTES: usize = 8;
 
 impl Store {
     /// Adds rows whose rowids are free.
-    pub fn append(&self, rows: &[(i64, Embedding)]) -> Result<()> {
+    pub fn append(&self, rows: &[(i64, Vector)]) -> Result<()> {
         self.written.set(self.written.get() + rows.len());
         self.unnoticed(|| self.append_all(rows))
     }
 
-    pub(super) fn append_all(&self, rows: &[(i64, Embedding)]) -> Result<()> {
-        let full = slots(self.made.dimension);
+    pub(super) fn append_all(&self, rows: &[(i64, Vector)]) -> Result<()> {
+        let full = slots(&self.made.form());
         let mut rest = rows;
         while !rest.is_empty() {
             let sql = "SELECT block, count, length(rowids) FROM {blocks} WHERE block < {listed} AND count < {full} LIMIT 1";
@@ -54,13 +53,14 @@ impl Store {
     }
 
     /// A new block for these rows.
-    fn add_block(&self, rows: &[(i64, Embedding)]) -> Result<()> {
-        let full = slots(self.made.dimension);
+    fn add_block(&self, rows: &[(i64, Vector)]) -> Result<()> {
+        let full = slots(&self.made.form());
         let capacity = rows.len().next_power_of_two().max(FIRST_SLOTS).min(full);
-        let (mut rowids, mut high, mut low) = planes(rows);
+        let form = self.made.form();
+        let [mut rowids, mut high, mut low] = planes(&form, rows);
         rowids.resize(capacity * ROWID_BYTES, 0);
-        high.resize(capacity * self.plane_bytes(), 0);
-        low.resize(capacity * self.plane_bytes(), 0);
+        high.resize(capacity * form.high_bytes(), 0);
+        low.resize(capacity * form.low_bytes(), 0);
         let next = self
             .first(
                 "SELECT ifnull(max(block), 0) + 1 FROM {blocks} WHERE block < {listed}",
@@ -77,10 +77,12 @@ impl Store {
                 Value::Blob(&high),
             ],
         )?;
-        self.run(
-            "INSERT INTO {low}(block, low) VALUES (?1, ?2)",
-            &[Value::Integer(next), Value::Blob(&low)],
-        )?;
+        if !low.is_empty() {
+            self.run(
+                "INSERT INTO {low}(block, low) VALUES (?1, ?2)",
+                &[Value::Integer(next), Value::Blob(&low)],
+            )?;
+        }
         self.map(next, 0, rows)
     }
 
@@ -93,23 +95,25 @@ impl Store {
             old.read(0, &mut bytes[..count * width])?;
             copied.push(bytes);
         }
-        let [rowids, high, low] = &copied[..] else {
+        let [rowids, high, low @ ..] = &copied[..] else {
             return Ok(());
         };
         self.run(
             "UPDATE {blocks} SET rowids = ?2, high = ?3 WHERE block = ?1",
             &[Value::Integer(block), Value::Blob(rowids), Value::Blob(high)],
         )?;
-        self.run(
-            "UPDATE {low} SET low = ?2 WHERE block = ?1",
-            &[Value::Integer(block), Value::Blob(low)],
-        )
+        low.iter().try_for_each(|low| {
+            self.run(
+                "UPDATE {low} SET low = ?2 WHERE block = ?1",
+                &[Value::Integer(block), Value::Blob(low)],
+            )
+        })
     }
 
     /// Writes rows into a block's free slots, from `count` on.
-    fn fill(&self, block: i64, count: usize, rows: &[(i64, Embedding)]) -> Result<()> {
-        let (rowids, high, low) = planes(rows);
-        for ((table, column, width), bytes) in self.columns().into_iter().zip([rowids, high, low]) {
+    fn fill(&self, block: i64, count: usize, rows: &[(i64, Vector)]) -> Result<()> {
+        let planes = planes(&self.made.form(), rows);
+        for ((table, column, width), bytes) in self.columns().zip(planes) {
             let end = count * width + bytes.len();
             self.part_mut(table, column, block, end)?.write(count * width, &bytes)?;
         }
@@ -117,7 +121,7 @@ impl Store {
         self.map(block, count, rows)
     }
 
-    pub(super) fn map(&self, block: i64, from: usize, rows: &[(i64, Embedding)]) -> Result<()> {
+    pub(super) fn map(&self, block: i64, from: usize, rows: &[(i64, Vector)]) -> Result<()> {
         for (slot, (rowid, _)) in (from..).zip(rows) {
             self.run(
                 "INSERT INTO {rows}(rowid, place) VALUES (?1, ?2)",
@@ -127,18 +131,17 @@ impl Store {
         Ok(())
     }
 
-    /// Writes another embedding over a row's.
-    pub fn replace(&self, rowid: i64, embedding: &Embedding) -> Result<()> {
+    /// Writes another vector over a row's.
+    pub fn replace(&self, rowid: i64, vector: &Vector) -> Result<()> {
         let Some((block, slot)) = self.place(rowid)? else {
             return Ok(());
         };
         if list_of(block).is_some() {
             self.remove(rowid)?;
-            return self.append(&[(rowid, embedding.clone())]);
+            return self.append(&[(rowid, vector.clone())]);
         }
-        let (_, high, low) = planes(&[(rowid, embedding.clone())]);
-        let [_, planes @ ..] = self.columns();
-        for ((table, column, width), bytes) in planes.into_iter().zip([high, low]) {
+        let planes = planes(&self.made.form(), &[(rowid, vector.clone())]);
+        for ((table, column, width), bytes) in self.columns().zip(planes).skip(1) {
             let end = (slot + 1) * width;
             self.part_mut(table, column, block, end)?.write(slot * width, &bytes)?;
         }
@@ -224,13 +227,13 @@ impl Store {
         for block in loose {
             let places = self.slots_of(block)?;
             let mut taken = Vec::new();
-            self.whole(&places, &mut |found, embedding| taken.push((found.rowid, embedding)))?;
+            self.whole(&places, &mut |found, vector| taken.push((found.rowid, vector)))?;
             for (rowid, _) in &taken {
                 self.run("DELETE FROM {rows} WHERE rowid = ?1", &[Value::Integer(*rowid)])?;
             }
             self.drop_block(block)?;
             rows.append(&mut taken);
-            if slots(self.made.dimension) <= rows.len() {
+            if slots(&self.made.form()) <= rows.len() {
                 self.append(&rows)?;
                 rows.clear();
             }
@@ -289,19 +292,20 @@ impl Store {
     /// Most rows of a block: those in lists are smaller, as a search reads single rows of them.
     pub(super) fn slots_in(&self, block: i64) -> usize {
         match list_of(block) {
-            Some(_) => listed_slots(self.made.dimension),
-            None => slots(self.made.dimension),
+            Some(_) => listed_slots(&self.made.form()),
+            None => slots(&self.made.form()),
         }
     }
 
-    pub(super) fn plane_bytes(&self) -> usize {
-        self.made.dimension * BYTES
-    }
-
-    /// Shadow table, column and bytes a slot of the three blobs of a block.
-    pub(super) fn columns(&self) -> [(&'static str, &'static str, usize); 3] {
-        let width = self.plane_bytes();
-        [("blocks", "rowids", ROWID_BYTES), ("blocks", "high", width), ("low", "low", width)]
+    /// Shadow table, column and bytes a slot of the blobs of a block.
+    pub(super) fn columns(&self) -> impl Iterator<Item = (&'static str, &'static str, usize)> {
+        let form = self.made.form();
+        let all = [
+            ("blocks", "rowids", ROWID_BYTES),
+            ("blocks", "high", form.high_bytes()),
+            ("low", "low", form.low_bytes()),
+        ];
+        all.into_iter().filter(|it| 0 < it.2)
     }
 
     /// One blob of a block, at least `end` bytes long.
@@ -361,10 +365,11 @@ impl Store {
             let rowid_bytes = blob(row, 2)?;
             let count = self.slot_count(block, integer(row, 1)?, rowid_bytes.len())?;
             let high = blob(row, 3)?;
-            let Some(high) = high.get(..count * self.plane_bytes()) else {
+            let needed = count * self.made.form().high_bytes();
+            let Some(high) = high.get(..needed) else {
                 return Err(self.damaged(
                     "blocks",
-                    format!("the high plane of block {block} has {} bytes, {count} vectors of {} dimensions need {}", high.len(), self.made.dimension, count * self.plane_bytes()),
+                    format!("the high plane of block {block} has {} bytes, {count} vectors of {} dimensions need {needed}", high.len(), self.made.dimension),
                 ));
             };
             show(block, &rowids(rowid_bytes, count), high)
@@ -377,59 +382,60 @@ impl Source for Store {
         self.show_blocks("SELECT block, count, rowids, high FROM {blocks}", show)
     }
 
-    fn whole(&self, rows: &[Found], show: &mut dyn FnMut(Found, Embedding)) -> Result<()> {
-        let width = self.plane_bytes();
-        let (Some(first), [_, high, low]) = (rows.first(), self.columns()) else {
+    fn whole(&self, rows: &[Found], show: &mut dyn FnMut(Found, Vector)) -> Result<()> {
+        let form = self.made.form();
+        let Some(first) = rows.first() else {
             return Ok(());
         };
-        let open = |(table, column, _): (&'static str, &'static str, usize)| {
-            self.part(table, column, first.block, 0)
-        };
-        let (mut high_blob, mut low_blob) = (open(high)?, open(low)?);
-        let (mut high, mut low) = (vec![0; width], vec![0; width]);
+        // A blob for each plane that the form has, and what was read of it.
+        let mut planes = Vec::new();
+        for (table, column, width) in self.columns().skip(1) {
+            planes.push((table, self.part(table, column, first.block, 0)?, vec![0; width]));
+        }
         let mut block = first.block;
         for found in rows {
-            let end = (found.slot + 1).saturating_mul(width);
-            for (table, blob) in [("blocks", &mut high_blob), ("low", &mut low_blob)] {
+            for (table, blob, bytes) in &mut planes {
                 if found.block != block {
                     blob.reopen(found.block)
                         .map_err(|err| self.missing(table, found.block, err))?;
                 }
+                let end = (found.slot + 1).saturating_mul(bytes.len());
                 self.reaches(table, found.block, blob, end)?;
+                blob.read(end - bytes.len(), bytes)?;
             }
             block = found.block;
-            high_blob.read(end - width, &mut high)?;
-            low_blob.read(end - width, &mut low)?;
-            let embedding = Embedding::new(plane::join(&high, &low)).map_err(|err| {
+            let plane = |at: usize| planes.get(at).map_or(&[][..], |it| &it.2);
+            let vector = form.read(plane(0), plane(1)).map_err(|err| {
                 self.damaged("blocks", format!("slot {} of block {block}: {err}", found.slot))
             })?;
-            show(*found, embedding);
+            show(*found, vector);
         }
         Ok(())
     }
 }
 
 /// Vectors of a full block.
-pub fn slots(dimension: usize) -> usize {
-    (BLOCK_BYTES / (2 * BYTES * dimension)).clamp(1, MOST_SLOTS)
+pub fn slots(form: &Form) -> usize {
+    (BLOCK_BYTES / form.high_bytes()).clamp(1, MOST_SLOTS)
 }
 
 /// Vectors of a full block in a list.
-pub fn listed_slots(dimension: usize) -> usize {
-    (LISTED_BYTES / (BYTES * dimension)).next_multiple_of(GROUP).clamp(GROUP, 8 * GROUP)
+pub fn listed_slots(form: &Form) -> usize {
+    (LISTED_BYTES / form.high_bytes()).next_multiple_of(GROUP).clamp(GROUP, 8 * GROUP)
 }
 
 pub(super) fn packed(block: i64, slot: usize) -> i64 {
     (block << PLACE_BITS) | slot as i64
 }
 
-pub(super) fn planes(rows: &[(i64, Embedding)]) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+/// Rowids, high and low planes of rows.
+pub(super) fn planes(form: &Form, rows: &[(i64, Vector)]) -> [Vec<u8>; 3] {
     let (mut rowids, mut high, mut low) = (Vec::new(), Vec::new(), Vec::new());
-    for (rowid, embedding) in rows {
+    for (rowid, vector) in rows {
         rowids.extend(rowid.to_le_bytes());
-        plane::split(embedding.as_slice(), &mut high, &mut low);
+        form.write(vector, &mut high, &mut low);
     }
-    (rowids, high, low)
+    [rowids, high, low]
 }
 
 pub(super) fn rowids(bytes: &[u8], count: usize) -> Vec<i64> {

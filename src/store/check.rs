@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use super::Store;
 use super::blocks::{PLACE_BITS, ROWID_BYTES, packed, rowids};
 use super::lists::list_of;
-use super::statements::integer;
-use crate::embedding::Embedding;
+use super::statements::{blob, integer};
 use crate::error::Result;
-use crate::index::code::centre_of;
 use crate::index::plane;
+use crate::index::{Metric, Storage};
 use crate::sqlite::Value;
 
 /// Findings after which the rest is only counted.
@@ -22,6 +21,7 @@ impl Store {
     pub fn check(&self) -> Result<Vec<String>> {
         let mut findings = Findings::default();
         let mut places: HashMap<i64, i64> = HashMap::new();
+        let form = self.made.form();
         let sql = "SELECT b.block, count, rowids, high, low FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block";
         self.each(sql, &[], |row| {
             let block = integer(row, 0)?;
@@ -30,9 +30,18 @@ impl Store {
                 findings.add(format!("block {block} has no rowids or no high plane"));
                 return Ok(());
             };
-            let Value::Blob(low) = row.value(4)? else {
-                findings.add(format!("block {block} has no low plane"));
-                return Ok(());
+            let low = match row.value(4)? {
+                Value::Blob(low) if form.storage == Storage::F32 => low,
+                _ if form.storage == Storage::F32 => {
+                    findings.add(format!("block {block} has no low plane"));
+                    return Ok(());
+                }
+                Value::Null => &[],
+                _ => {
+                    let name = form.storage.name();
+                    findings.add(format!("block {block} has a low plane, which {name} has not"));
+                    return Ok(());
+                }
             };
             let (count, capacity) = (integer(row, 1)?, rowid_bytes.len() / ROWID_BYTES);
             let most = capacity.min(self.slots_in(block));
@@ -42,8 +51,8 @@ impl Store {
                     .add(format!("block {block} counts {count} rows, its rowids hold {capacity}"));
                 return Ok(());
             };
-            let width = self.plane_bytes();
-            for (name, plane) in [("high", high), ("low", low)] {
+            let (width, low_width) = (form.high_bytes(), form.low_bytes());
+            for (name, plane, width) in [("high", high, width), ("low", low, low_width)] {
                 if plane.len() != capacity * width {
                     findings.add(format!(
                         "the {name} plane of block {block} has {} bytes, {capacity} slots need {}",
@@ -59,18 +68,10 @@ impl Store {
                         "row {rowid} is in two slots, one of them {slot} of block {block}"
                     ));
                 }
-                let part = slot * width..(slot + 1) * width;
-                let numbers = plane::join(&high[part.clone()], &low[part]);
-                let length: f64 =
-                    numbers.iter().map(|it| f64::from(*it).powi(2)).sum::<f64>().sqrt();
-                match Embedding::new(numbers) {
-                    Err(err) => findings.add(format!("row {rowid}: {err}")),
-                    Ok(_) if LENGTH_SLACK < (length - 1.0).abs() => {
-                        findings.add(format!(
-                            "row {rowid}: the vector has length {length:.4}, expected 1"
-                        ));
-                    }
-                    Ok(_) => {}
+                let high = &high[slot * width..(slot + 1) * width];
+                let low = &low[slot * low_width..(slot + 1) * low_width];
+                if let Some(fault) = self.fault_of(high, low) {
+                    findings.add(format!("row {rowid}: {fault}"));
                 }
             }
             Ok(())
@@ -111,6 +112,33 @@ impl Store {
         Ok(findings.listed())
     }
 
+    /// What is wrong with a row's planes.
+    fn fault_of(&self, high: &[u8], low: &[u8]) -> Option<String> {
+        let form = self.made.form();
+        let vector = match form.read(high, low) {
+            Ok(vector) => vector,
+            Err(err) => return Some(err.to_string()),
+        };
+        if form.metric == Metric::Cosine {
+            // As it stands there, as reading makes it one.
+            let numbers = match form.storage {
+                Storage::F32 => plane::join(high, low),
+                _ => form.roughly(high),
+            };
+            let square: f64 = numbers.iter().map(|it| f64::from(*it).powi(2)).sum();
+            let length = square.sqrt();
+            if LENGTH_SLACK < (length - 1.0).abs() {
+                return Some(format!("the vector has length {length:.4}, expected 1"));
+            }
+        }
+        if form.storage == Storage::F32 {
+            return None;
+        }
+        let mut again = Vec::new();
+        form.write(&vector, &mut again, &mut Vec::new());
+        (again != high).then(|| format!("no vector is written so in {}", form.storage.name()))
+    }
+
     /// Every block from the first number of lists on belongs to one, with the codes that follow from
     /// its vectors; every list counts its rows.
     fn check_lists(&self, findings: &mut Findings) -> Result<()> {
@@ -131,22 +159,25 @@ impl Store {
         let mut lists: HashMap<i64, (i64, Vec<f32>)> = HashMap::new();
         self.each("SELECT list, count, spread, centre FROM {lists}", &[], |row| {
             let (list, count) = (integer(row, 0)?, integer(row, 1)?);
+            let expected = coder.centre_bytes_of(self.made.dimension);
             let centre = match row.value(3)? {
-                Value::Blob(it) if it.len() % 2 == 0 => centre_of(it),
+                Value::Blob(it) if it.len() == expected => coder.centre_of(it),
                 _ => Vec::new(),
             };
-            if centre.len() != self.made.dimension || centre.iter().any(|it| !it.is_finite()) {
+            if centre.is_empty() || centre.iter().any(|it| !it.is_finite()) {
                 findings.add(format!("the centre of list {list} is no vector"));
                 return Ok(());
             }
-            if row.value(2)?.number().is_none_or(|it| !(0.0..=4.0).contains(&it)) {
-                findings.add(format!("the spread of list {list} is none (0 to 4)"));
+            let most = if self.made.metric == Metric::Cosine { 4.0 } else { f64::from(f32::MAX) };
+            if row.value(2)?.number().is_none_or(|it| !(0.0..=most).contains(&it)) {
+                findings.add(format!("the spread of list {list} is none (0 to {most})"));
             }
             lists.insert(list, (count, coder.rotated(&centre)));
             Ok(())
         })?;
         let sql = "SELECT b.block, count, high, low, codes FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block LEFT JOIN {codes} c ON c.block = b.block WHERE {listed} <= b.block";
-        let width = self.plane_bytes();
+        let form = self.made.form();
+        let (width, low_width) = (form.high_bytes(), form.low_bytes());
         self.each(sql, &[], |row| {
             let block = integer(row, 0)?;
             let list = list_of(block).unwrap_or_default();
@@ -156,20 +187,20 @@ impl Store {
             };
             let count = usize::try_from(integer(row, 1)?).unwrap_or(0);
             *left -= count as i64;
-            let (Value::Blob(high), Value::Blob(low)) = (row.value(2)?, row.value(3)?) else {
-                return Ok(());
-            };
+            let (high, low) = (blob(row, 2)?, blob(row, 3)?);
             let most = self.slots_in(block);
-            if most < count || high.len().min(low.len()) < count * width {
+            if most < count || high.len() < count * width || low.len() < count * low_width {
                 return Ok(());
             }
             let mut expected = coder.empty(most);
-            let vectors = high.chunks_exact(width).zip(low.chunks_exact(width)).take(count);
-            for (slot, (high, low)) in vectors.enumerate() {
-                let Ok(vector) = Embedding::new(plane::join(high, low)) else {
+            for slot in 0..count {
+                let high = &high[slot * width..(slot + 1) * width];
+                let low = &low[slot * low_width..(slot + 1) * low_width];
+                let Ok(vector) = form.read(high, low) else {
                     return Ok(());
                 };
-                let code = coder.code(&coder.rotated(vector.as_slice()), centre);
+                let row = coder.placed(vector.as_slice());
+                let code = coder.code(&coder.rotated(&row), centre);
                 coder.write(&mut expected, slot, &code);
             }
             if row.value(4)? != Value::Blob(&expected) {

@@ -2,9 +2,9 @@
 
 use super::Store;
 use super::statements::integer;
-use crate::embedding::Embedding;
 use crate::error::{Error, Result};
 use crate::sqlite::{Db, Statement, Value, quoted};
+use crate::vector::Vector;
 
 /// A content table, in the schema of its index, and the columns that are encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -255,15 +255,15 @@ impl Store {
     }
 
     /// Writes embeddings, over those that are there.
-    pub fn keep(&self, rows: Vec<(i64, Seen, Embedding)>) -> Result<()> {
+    pub fn keep(&self, rows: Vec<(i64, Seen, Vector)>) -> Result<()> {
         let mut new = Vec::new();
-        for (key, seen, embedding) in rows {
+        for (key, seen, vector) in rows {
             self.run("DELETE FROM {skipped} WHERE rowid = ?1", &[Value::Integer(key)])?;
             self.see(key, &seen)?;
             if self.holds(key)? {
-                self.replace(key, &embedding)?;
+                self.replace(key, &vector)?;
             } else {
-                new.push((key, embedding));
+                new.push((key, vector));
             }
         }
         self.append(&new)

@@ -4,7 +4,7 @@ use super::Store;
 use super::statements::integer;
 use crate::error::Result;
 use crate::index::{
-    Effort, Found, Hit, LEVELS, Learned, Lists, Rows, Source, Want, certain, likely,
+    Effort, Found, Hit, LEVELS, Learned, Lists, Measure, Rows, Source, Want, certain, likely,
 };
 use crate::sqlite::Value;
 
@@ -57,7 +57,8 @@ impl Store {
     fn learned_from(&self, lists: &Lists) -> Result<Learned> {
         let sample = self.sample(lists.rows())?;
         let mut queries = Vec::with_capacity(sample.len());
-        self.whole(&sample, &mut |found, embedding| queries.push((found.rowid, embedding)))?;
+        let form = self.made.form();
+        self.whole(&sample, &mut |found, it| queries.push((found.rowid, Measure::new(form, it))))?;
         let rows = Rows::Between(i64::MIN, i64::MAX);
         // The row finds itself, which says nothing.
         let want = Want { count: NEAREST + 1, after: None, within: f64::INFINITY, rows };

@@ -5,12 +5,12 @@ use std::rc::Rc;
 
 use super::blocks::{ROWID_BYTES, rowids};
 use super::statements::{blob, integer};
-use super::{BOUNDED_FORMAT, LIST_BLOCKS, LISTED, LISTED_FORMAT, Store};
+use super::{BOUNDED_FORMAT, FORMED_FORMAT, LIST_BLOCKS, LISTED, LISTED_FORMAT, Store};
 use crate::error::Result;
-use crate::index::code::{Coded, Coder, GROUP, MOST_BITS, centre_of};
-use crate::index::plane::BYTES;
-use crate::index::{Found, List, Listed, Lists, Show};
+use crate::index::code::{Coded, Coder, GROUP, MOST_BITS};
+use crate::index::{Found, List, Listed, Lists, Metric, Show};
 use crate::sqlite::Value;
+use crate::vector::numbers_of_blob;
 
 /// Bytes of codes and rowids that are kept.
 const MOST_KEPT: usize = 48 * 1024 * 1024;
@@ -59,7 +59,8 @@ impl Store {
         if let Some(known) = self.listed.get() {
             return Ok(known);
         }
-        let listed = LISTED_FORMAT <= self.format()?;
+        let format = self.format()?;
+        let listed = LISTED_FORMAT <= format && format != FORMED_FORMAT;
         self.listed.set(Some(listed));
         Ok(listed)
     }
@@ -100,36 +101,51 @@ impl Store {
     pub(super) fn coder(&self) -> Result<Coder> {
         let sql = "SELECT value FROM {config} WHERE key = 'bits'";
         let bits = self.first(sql, &[], |row| integer(row, 0))?.unwrap_or(0);
-        match usize::try_from(bits) {
-            Ok(bits) if (1..=MOST_BITS).contains(&bits) => {
-                let bounded = BOUNDED_FORMAT <= self.format()?;
-                Ok(Coder::new(self.made.dimension, bits, bounded))
-            }
-            _ => Err(self.damaged("config", format!("'bits' is {bits} (1 to {MOST_BITS})"))),
+        let sound = usize::try_from(bits).ok().filter(|it| (1..=MOST_BITS).contains(it));
+        let Some(sound) = sound else {
+            return Err(self.damaged("config", format!("'bits' is {bits} (1 to {MOST_BITS})")));
+        };
+        let (dimension, metric) = (self.made.dimension, self.made.metric);
+        Ok(match metric {
+            Metric::Cosine => Coder::new(dimension, sound, BOUNDED_FORMAT <= self.format()?),
+            Metric::Dot => Coder::of_any_length(dimension, sound, metric, Vec::new()),
+            Metric::L2 => Coder::of_any_length(dimension, sound, metric, self.origin()?),
+        })
+    }
+
+    /// What codes of Euclidean distances are about.
+    fn origin(&self) -> Result<Vec<f32>> {
+        let sql = "SELECT value FROM {config} WHERE key = 'origin'";
+        let origin = self.first(sql, &[], |row| Ok(numbers_of_blob(blob(row, 0)?)))?;
+        let origin = origin.and_then(Result::ok).unwrap_or_default();
+        let expected = self.made.dimension;
+        if origin.len() != expected || origin.iter().any(|it| !it.is_finite()) {
+            let reason = format!("'origin' is no vector of {expected} dimensions");
+            return Err(self.damaged("config", reason));
         }
+        Ok(origin)
     }
 
     fn read_lists(&self) -> Result<Lists> {
         let (mut lists, mut centres) = (Vec::new(), Vec::new());
+        let coder = self.coder()?;
+        let expected = coder.centre_bytes_of(self.made.dimension);
         self.each("SELECT list, count, spread, centre FROM {lists}", &[], |row| {
             let list = integer(row, 0)?;
             let count = usize::try_from(integer(row, 1)?).ok();
             let spread = row.value(2)?.number().filter(|it| it.is_finite() && 0.0 <= *it);
             let bytes = blob(row, 3)?;
-            let centre = centre_of(bytes);
+            let centre = coder.centre_of(bytes);
             let (Some(count), Some(spread)) = (count, spread) else {
                 return Err(self.damaged("lists", format!("list {list} has no count or spread")));
             };
-            if bytes.len() != BYTES * self.made.dimension
-                || centre.iter().any(|it| !it.is_finite())
-            {
+            if bytes.len() != expected || centre.iter().any(|it| !it.is_finite()) {
                 return Err(self.damaged(
                     "lists",
                     format!(
-                        "the centre of list {list} has {} bytes or odd numbers, {} dimensions need {}",
+                        "the centre of list {list} has {} bytes or odd numbers, {} dimensions need {expected}",
                         bytes.len(),
                         self.made.dimension,
-                        BYTES * self.made.dimension
                     ),
                 ));
             }
@@ -137,7 +153,7 @@ impl Store {
             lists.push(List { list, count, spread: spread as f32 });
             Ok(())
         })?;
-        Ok(Lists::new(self.coder()?, lists, centres, self.learned()?))
+        Ok(Lists::new(coder, lists, centres, self.learned()?))
     }
 
     fn read_codes(&self, lists: &Lists, list: i64) -> Result<Coded> {
@@ -233,7 +249,7 @@ impl Listed for Store {
     }
 
     fn high(&self, rows: &[Found], show: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
-        let width = self.plane_bytes();
+        let width = self.made.form().high_bytes();
         let mut bytes = vec![0; width];
         let Some(first) = rows.first() else {
             return Ok(());

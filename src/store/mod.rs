@@ -18,10 +18,10 @@ use self::lists::Kept;
 pub use self::statements::INTERRUPT;
 use self::statements::{integer, schema_of};
 
-use crate::embedding::Embedding;
 use crate::error::{Error, Result};
-use crate::index::{Found, Source};
+use crate::index::{Form, Found, Metric, Source, Storage};
 use crate::sqlite::{Db, Statement, Value, quoted};
+use crate::vector::Vector;
 
 /// The format number of a table of its own.
 pub const FORMAT: i64 = 1;
@@ -31,6 +31,10 @@ pub const CONTENT_FORMAT: i64 = 2;
 pub const LISTED_FORMAT: i64 = 3;
 /// The format number of either, once rows are in lists.
 pub const BOUNDED_FORMAT: i64 = 4;
+/// The format number of a table with another metric than the cosine, or another storage than float32.
+pub const FORMED_FORMAT: i64 = 5;
+/// The format number of such a table, once rows are in lists.
+pub const FORMED_LISTED_FORMAT: i64 = 6;
 /// Most numbers a vector may have.
 pub const MOST_DIMENSIONS: usize = 65_536;
 /// Shadow tables are called after the table, `_`, and one of these.
@@ -60,6 +64,22 @@ pub struct Made {
     pub content: Option<ContentTable>,
     /// The share of the nearest rows that a search of a large table finds, where it was given.
     pub recall: Option<f64>,
+    /// How vectors are compared.
+    pub metric: Metric,
+    /// How exact they are kept.
+    pub storage: Storage,
+}
+
+impl Made {
+    /// How vectors are written.
+    pub fn form(&self) -> Form {
+        Form { metric: self.metric, storage: self.storage, dimension: self.dimension }
+    }
+
+    /// Whether versions read it that know neither metric nor storage.
+    fn is_plain(&self) -> bool {
+        self.metric == Metric::default() && self.storage == Storage::default()
+    }
 }
 
 /// The shadow tables, seen from one connection.
@@ -79,8 +99,9 @@ pub struct Store {
 impl Store {
     /// Makes the shadow tables.
     pub fn create(db: Db, schema: &str, name: &str, made: Made) -> Result<Store> {
-        db.execute(&schema_of(SCHEMA, schema, name, made.dimension))?;
+        db.execute(&schema_of(SCHEMA, schema, name, &made))?;
         let format = match &made.content {
+            _ if !made.is_plain() => FORMED_FORMAT,
             Some(_) => CONTENT_FORMAT,
             None => FORMAT,
         };
@@ -96,8 +117,12 @@ impl Store {
         if let Some(recall) = made.recall {
             insert.run(&[Value::Text("recall"), Value::Real(recall)])?;
         }
+        if !made.is_plain() {
+            insert.run(&[Value::Text("metric"), Value::Text(made.metric.name())])?;
+            insert.run(&[Value::Text("storage"), Value::Text(made.storage.name())])?;
+        }
         if let Some(content) = &made.content {
-            db.execute(&schema_of(CONTENT_SCHEMA, schema, name, made.dimension))?;
+            db.execute(&schema_of(CONTENT_SCHEMA, schema, name, &made))?;
             for (key, value) in content.settings() {
                 insert.run(&[Value::Text(key), Value::Text(value)])?;
             }
@@ -130,9 +155,9 @@ impl Store {
             }
         }
         select.reset();
-        if format.is_some_and(|it| !(FORMAT..=BOUNDED_FORMAT).contains(&it)) {
+        if format.is_some_and(|it| !(FORMAT..=FORMED_LISTED_FORMAT).contains(&it)) {
             return Err(Error::Usage(format!(
-                "the table has format {}, this version of dualpath reads {FORMAT} to {BOUNDED_FORMAT} (use the version that wrote it)",
+                "the table has format {}, this version of dualpath reads {FORMAT} to {FORMED_LISTED_FORMAT} (use the version that wrote it)",
                 format.unwrap_or_default()
             )));
         }
@@ -156,7 +181,17 @@ impl Store {
         if let Some(it) = recall.filter(|it| !(0.0 < *it && *it <= 1.0)) {
             return Err(damaged(format!("'recall' is {it} (above 0, up to 1)")));
         }
-        let made = Made { dimension, model: model.zip(digest), content, recall };
+        let (mut metric, mut storage) = (Metric::default(), Storage::default());
+        if FORMED_FORMAT <= format {
+            let of = |key: &str| {
+                let found = settings.iter().find(|it| it.0 == key).map(|it| it.1.as_str());
+                found.ok_or_else(|| damaged(format!("it lacks '{key}'")))
+            };
+            metric = Metric::named(of("metric")?).map_err(|err| damaged(err.to_string()))?;
+            storage = Storage::named(of("storage")?).map_err(|err| damaged(err.to_string()))?;
+        }
+        let model = model.zip(digest);
+        let made = Made { dimension, model, content, recall, metric, storage };
         Ok(Store::new(db, schema, name, made))
     }
 
@@ -222,7 +257,7 @@ impl Store {
         let sql = "SELECT max(block) FROM {blocks} WHERE block < {listed}";
         let last = self.first(sql, &[], |row| integer(row, 0)).unwrap_or_default().unwrap_or(0);
         let listed = self.lists().unwrap_or_default().map_or(0, |it| it.rows());
-        Ok(last.saturating_mul(slots(self.made.dimension) as i64).saturating_add(listed as i64))
+        Ok(last.saturating_mul(slots(&self.made.form()) as i64).saturating_add(listed as i64))
     }
 
     /// The largest rowid; none in an empty table.
@@ -260,14 +295,14 @@ impl Store {
         self.place(rowid).map(|it| it.is_some())
     }
 
-    /// A row's embedding.
-    pub fn embedding(&self, rowid: i64) -> Result<Option<Embedding>> {
+    /// A row's vector.
+    pub fn embedding(&self, rowid: i64) -> Result<Option<Vector>> {
         let Some((block, slot)) = self.place(rowid)? else {
             return Ok(None);
         };
         let mut found = None;
         let rows = [Found { block, slot, rowid }];
-        self.whole(&rows, &mut |_, embedding| found = Some(embedding))?;
+        self.whole(&rows, &mut |_, vector| found = Some(vector))?;
         Ok(found)
     }
 

@@ -6,12 +6,11 @@ use super::Store;
 use super::blocks::{ROWID_BYTES, listed_slots, packed, planes, rowids};
 use super::lists::range_of;
 use super::statements::{blob, integer};
-use crate::embedding::Embedding;
 use crate::error::Result;
-use crate::index::code::{Coder, GROUP, centre_bytes, centre_of};
-use crate::index::plane;
+use crate::index::code::{Coder, GROUP};
 use crate::index::{List, cluster};
 use crate::sqlite::Value;
+use crate::vector::Vector;
 
 /// Lists that rows of a split one may go to besides its halves.
 const NEIGHBOURS: usize = 6;
@@ -24,7 +23,7 @@ pub(super) struct State {
     pub(super) dimension: usize,
 }
 
-pub(super) type Row = (i64, Embedding);
+pub(super) type Row = (i64, Vector);
 
 impl State {
     pub(super) fn rows(&self) -> usize {
@@ -33,6 +32,16 @@ impl State {
 
     pub(super) fn centre(&self, at: usize) -> &[f32] {
         &self.centres[at * self.dimension..(at + 1) * self.dimension]
+    }
+
+    /// A centre as it will be read again.
+    fn kept(&self, centre: &[f32]) -> Vec<f32> {
+        self.coder.centre_of(&self.coder.centre_bytes(centre))
+    }
+
+    /// Rows laid end to end, where centres are.
+    fn flat(&self, rows: &[Row]) -> Vec<f32> {
+        rows.iter().flat_map(|it| self.coder.placed(it.1.as_slice())).collect()
     }
 
     pub(super) fn longest(&self) -> Option<(usize, usize)> {
@@ -50,7 +59,8 @@ impl Store {
     pub(super) fn add_list(&self, state: &mut State, centre: &[f32]) -> Result<usize> {
         let list = state.lists.iter().map(|it| it.list).max().unwrap_or(0) + 1;
         state.lists.push(List { list, count: 0, spread: 0.0 });
-        state.centres.extend(kept(centre));
+        let centre = state.kept(centre);
+        state.centres.extend(centre);
         let at = state.lists.len() - 1;
         self.write_list(state, at)?;
         Ok(at)
@@ -58,7 +68,7 @@ impl Store {
 
     fn write_list(&self, state: &State, at: usize) -> Result<()> {
         let List { list, count, spread } = state.lists[at];
-        let centre = centre_bytes(state.centre(at));
+        let centre = state.coder.centre_bytes(state.centre(at));
         self.run(
             "INSERT OR REPLACE INTO {lists}(list, count, spread, centre) VALUES (?1, ?2, ?3, ?4)",
             &[
@@ -110,26 +120,28 @@ impl Store {
     /// The rows of a block, whole.
     pub(super) fn block_rows(&self, block: i64) -> Result<Vec<Row>> {
         let sql = "SELECT count, rowids, high, low FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block WHERE b.block = ?1";
-        let width = self.plane_bytes();
+        let form = self.made.form();
+        let (width, low_width) = (form.high_bytes(), form.low_bytes());
         let rows = self.first(sql, &[Value::Integer(block)], |row| {
             let rowid_bytes = blob(row, 1)?;
             let count = self.slot_count(block, integer(row, 0)?, rowid_bytes.len())?;
             let (high, low) = (blob(row, 2)?, blob(row, 3)?);
-            if high.len() < count * width || low.len() < count * width {
+            if high.len() < count * width || low.len() < count * low_width {
                 return Err(self.damaged(
                     "blocks",
                     format!("the planes of block {block} are too short for {count} rows"),
                 ));
             }
-            let planes = high.chunks_exact(width).zip(low.chunks_exact(width));
             rowids(rowid_bytes, count)
                 .into_iter()
-                .zip(planes)
-                .map(|(rowid, (high, low))| {
-                    let embedding = Embedding::new(plane::join(high, low)).map_err(|err| {
+                .enumerate()
+                .map(|(slot, rowid)| {
+                    let high = &high[slot * width..(slot + 1) * width];
+                    let low = &low[slot * low_width..(slot + 1) * low_width];
+                    let vector = form.read(high, low).map_err(|err| {
                         self.damaged("blocks", format!("row {rowid} of block {block}: {err}"))
                     })?;
-                    Ok((rowid, embedding))
+                    Ok((rowid, vector))
                 })
                 .collect::<Result<Vec<Row>>>()
         })?;
@@ -145,7 +157,7 @@ impl Store {
     ) -> Result<()> {
         let centres: Vec<f32> =
             among.iter().flat_map(|at| state.centre(*at).iter().copied()).collect();
-        let nearest = cluster::assigned(&flat(&rows), &centres, state.dimension);
+        let nearest = cluster::assigned(&state.flat(&rows), &centres, state.dimension);
         let mut groups: BTreeMap<usize, (Vec<Row>, f64)> = BTreeMap::new();
         for (row, (nearest, square)) in rows.into_iter().zip(nearest) {
             let group = groups.entry(among[nearest]).or_default();
@@ -175,7 +187,8 @@ impl Store {
         squares: f64,
         places: &mut Vec<(i64, i64)>,
     ) -> Result<()> {
-        let (most, width) = (listed_slots(state.dimension), self.plane_bytes());
+        let form = self.made.form();
+        let most = listed_slots(&form);
         let centre = state.coder.rotated(state.centre(at));
         let (first, last) = range_of(state.lists[at].list);
         let (mut open, mut next) = (None, first);
@@ -206,18 +219,19 @@ impl Store {
             let count = bytes[0].len() / ROWID_BYTES;
             let (now, later) = rest.split_at(rest.len().min(most - count));
             rest = later;
-            let (rowids, high, low) = planes(now);
-            for (bytes, more) in bytes.iter_mut().zip([rowids, high, low]) {
+            for (bytes, more) in bytes.iter_mut().zip(planes(&form, now)) {
                 bytes.extend(more);
             }
-            for (slot, (rowid, embedding)) in (count..).zip(now) {
-                let code = state.coder.code(&state.coder.rotated(embedding.as_slice()), &centre);
+            for (slot, (rowid, vector)) in (count..).zip(now) {
+                let row = state.coder.placed(vector.as_slice());
+                let code = state.coder.code(&state.coder.rotated(&row), &centre);
                 state.coder.write(&mut codes, slot, &code);
                 places.push((*rowid, packed(block, slot)));
             }
             let count = count + now.len();
             let capacity = count.next_multiple_of(8).min(most);
-            for (bytes, width) in bytes.iter_mut().zip([ROWID_BYTES, width, width]) {
+            let widths = [ROWID_BYTES, form.high_bytes(), form.low_bytes()];
+            for (bytes, width) in bytes.iter_mut().zip(widths) {
                 bytes.resize(capacity * width, 0);
             }
             let [rowids, high, low] = &bytes;
@@ -226,10 +240,12 @@ impl Store {
                 "INSERT OR REPLACE INTO {blocks}(block, count, rowids, high) VALUES (?1, ?2, ?3, ?4)",
                 &[block, Value::Integer(count as i64), Value::Blob(rowids), Value::Blob(high)],
             )?;
-            self.run(
-                "INSERT OR REPLACE INTO {low}(block, low) VALUES (?1, ?2)",
-                &[block, Value::Blob(low)],
-            )?;
+            if !low.is_empty() {
+                self.run(
+                    "INSERT OR REPLACE INTO {low}(block, low) VALUES (?1, ?2)",
+                    &[block, Value::Blob(low)],
+                )?;
+            }
             self.run(
                 "INSERT OR REPLACE INTO {codes}(block, codes) VALUES (?1, ?2)",
                 &[block, Value::Blob(&codes)],
@@ -244,17 +260,18 @@ impl Store {
 
     /// Rowids, high and low planes of a list's block up to its last row; and its codes.
     fn block_bytes(&self, block: i64) -> Result<([Vec<u8>; 3], Vec<u8>)> {
-        let sql = "SELECT count, rowids, high, low, codes FROM {blocks} b JOIN {low} l ON l.block = b.block JOIN {codes} c ON c.block = b.block WHERE b.block = ?1";
+        let sql = "SELECT count, rowids, high, low, codes FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block JOIN {codes} c ON c.block = b.block WHERE b.block = ?1";
         let found = self.first(sql, &[Value::Integer(block)], |row| {
             let count = self.slot_count(block, integer(row, 0)?, blob(row, 1)?.len())?;
-            let width = self.plane_bytes();
+            let form = self.made.form();
             let part = |column: usize, width: usize| {
                 let bytes = blob(row, column)?.get(..count * width);
                 bytes.map(<[u8]>::to_vec).ok_or_else(|| {
                     self.damaged("blocks", format!("block {block} is too short for {count} rows"))
                 })
             };
-            let bytes = [part(1, ROWID_BYTES)?, part(2, width)?, part(3, width)?];
+            let bytes =
+                [part(1, ROWID_BYTES)?, part(2, form.high_bytes())?, part(3, form.low_bytes())?];
             Ok((bytes, blob(row, 4)?.to_vec()))
         })?;
         let expected = self.codes_bytes()?;
@@ -269,7 +286,7 @@ impl Store {
     }
 
     pub(super) fn codes_bytes(&self) -> Result<usize> {
-        let groups = listed_slots(self.made.dimension) / GROUP;
+        let groups = listed_slots(&self.made.form()) / GROUP;
         Ok(groups * self.coder()?.group_bytes())
     }
 
@@ -278,8 +295,10 @@ impl Store {
         let dimension = state.dimension;
         let mut rows = self.taken_from_list(state.lists[at].list)?;
         // As they will be kept: rows that differ only beyond that would move in circles.
-        let halves = kept(&cluster::centres(&flat(&rows), dimension, 2));
-        let nearest = cluster::assigned(&flat(&rows), &halves, dimension);
+        let flat = state.flat(&rows);
+        let halves = cluster::centres(&flat, dimension, 2);
+        let halves = state.kept(&halves);
+        let nearest = cluster::assigned(&flat, &halves, dimension);
         let left = nearest.iter().filter(|it| it.0 == 0).count();
         state.lists[at].count = 0;
         state.centres[at * dimension..(at + 1) * dimension].copy_from_slice(&halves[..dimension]);
@@ -352,13 +371,4 @@ impl Store {
         }
         self.run("UPDATE {lists} SET count = count - 1 WHERE list = ?1", &[Value::Integer(list)])
     }
-}
-
-/// A centre as it will be read again.
-fn kept(centre: &[f32]) -> Vec<f32> {
-    centre_of(&centre_bytes(centre))
-}
-
-fn flat(rows: &[Row]) -> Vec<f32> {
-    rows.iter().flat_map(|it| it.1.as_slice().iter().copied()).collect()
 }

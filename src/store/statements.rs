@@ -1,7 +1,7 @@
 //! Statements over the shadow tables: written with their names in braces, prepared once, errors worded.
 
 use super::blocks::slots;
-use super::{LISTED, SHADOWS, Store};
+use super::{LISTED, Made, SHADOWS, Store};
 use crate::error::{Error, Result};
 use crate::sqlite::{Statement, Value, quoted};
 
@@ -93,7 +93,7 @@ impl Store {
             return Ok(statement);
         }
         self.db.prepare(&filled(sql, |word| match word {
-            "full" => Some(slots(self.made.dimension).to_string()),
+            "full" => Some(slots(&self.made.form()).to_string()),
             "listed" => Some(LISTED.to_string()),
             part => SHADOWS.contains(&part).then(|| self.table(part)),
         }))
@@ -106,9 +106,9 @@ impl Store {
 }
 
 /// `sql/schema.sql` or `sql/content.sql` for one table.
-pub(super) fn schema_of(text: &str, schema: &str, name: &str, dimension: usize) -> String {
+pub(super) fn schema_of(text: &str, schema: &str, name: &str, made: &Made) -> String {
     filled(text, |word| match word {
-        "full" => Some(slots(dimension).to_string()),
+        "full" => Some(slots(&made.form()).to_string()),
         _ => {
             let part = word.strip_prefix("t_").filter(|it| SHADOWS.contains(it))?;
             Some(format!("{}.{}", quoted(schema), quoted(&format!("{name}_{part}"))))

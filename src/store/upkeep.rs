@@ -8,10 +8,9 @@ use super::blocks::listed_slots;
 use super::lists::range_of;
 use super::moves::State;
 use super::statements::{integer, schema_of};
-use super::{BOUNDED_FORMAT, LISTS_SCHEMA, Made, Store};
+use super::{BOUNDED_FORMAT, FORMED_LISTED_FORMAT, LISTS_SCHEMA, Store};
 use crate::error::Result;
-use crate::index::plane::{self, BYTES};
-use crate::index::{List, cluster};
+use crate::index::{List, Metric, cluster};
 use crate::sqlite::Value;
 
 /// High planes of this many bytes are searched exactly in about three milliseconds, at the 33 ms that
@@ -81,7 +80,7 @@ impl Store {
                 self.first(sql, &[Value::Integer(first), Value::Integer(last)], |row| {
                     integer(row, 0)
                 })?;
-            if count.div_ceil(listed_slots(state.dimension)) < blocks.unwrap_or(0) as usize {
+            if count.div_ceil(listed_slots(&self.made.form())) < blocks.unwrap_or(0) as usize {
                 let rows = self.taken_from_list(list)?;
                 state.lists[at].count = 0;
                 self.distribute(&mut state, rows, &[at])?;
@@ -125,7 +124,7 @@ impl Store {
         let sql = "SELECT value FROM {config} WHERE key = 'worth'";
         let bytes = self.first(sql, &[], |row| integer(row, 0))?;
         let bytes = bytes.and_then(|it| usize::try_from(it).ok()).unwrap_or(WORTH_BYTES);
-        Ok(bytes / (BYTES * self.made.dimension))
+        Ok(bytes / self.made.form().high_bytes())
     }
 
     fn tail_rows(&self) -> Result<usize> {
@@ -145,7 +144,7 @@ impl Store {
                 return Ok(());
             }
             self.begin_lists()?;
-        } else if written.is_some() && tail * BYTES * self.made.dimension <= MOST_TAIL_BYTES {
+        } else if written.is_some() && tail * self.made.form().high_bytes() <= MOST_TAIL_BYTES {
             return Ok(());
         }
         let mut state = self.state()?;
@@ -197,8 +196,7 @@ impl Store {
     }
 
     fn begin_lists(&self) -> Result<()> {
-        let Made { dimension, .. } = self.made;
-        self.db.execute(&schema_of(LISTS_SCHEMA, &self.schema, &self.name, dimension))?;
+        self.db.execute(&schema_of(LISTS_SCHEMA, &self.schema, &self.name, &self.made))?;
         self.set_bits()?;
         self.rolled_back();
         Ok(())
@@ -206,13 +204,27 @@ impl Store {
 
     /// Says how codes are written from now on, where there are none.
     fn set_bits(&self) -> Result<()> {
+        let format = if self.made.is_plain() { BOUNDED_FORMAT } else { FORMED_LISTED_FORMAT };
         self.run(
             "INSERT OR REPLACE INTO {config}(key, value) VALUES ('format', ?1)",
-            &[Value::Integer(BOUNDED_FORMAT)],
+            &[Value::Integer(format)],
         )?;
+        self.set_origin(&vec![0.0; self.made.dimension])?;
         self.run(
             "INSERT OR REPLACE INTO {config}(key, value) VALUES ('bits', ?1)",
             &[Value::Integer(bits(self.made.dimension))],
+        )
+    }
+
+    /// Says what codes of Euclidean distances are about, where there are none.
+    fn set_origin(&self, origin: &[f32]) -> Result<()> {
+        if self.made.metric != Metric::L2 {
+            return Ok(());
+        }
+        let bytes: Vec<u8> = origin.iter().flat_map(|it| it.to_le_bytes()).collect();
+        self.run(
+            "INSERT OR REPLACE INTO {config}(key, value) VALUES ('origin', ?1)",
+            &[Value::Blob(&bytes)],
         )
     }
 
@@ -232,16 +244,24 @@ impl Store {
         let most = (SAMPLE_BYTES / (4 * state.dimension)).max(lists);
         let every = tail.div_ceil(most.min(SAMPLED * lists)).max(1);
         let (mut sample, mut met) = (Vec::new(), 0);
-        let width = self.plane_bytes();
+        let form = self.made.form();
+        let width = form.high_bytes();
         crate::index::Listed::tail(self, &mut |_, rowids, high| {
             for slot in 0..rowids.len() {
                 if met % every == 0 {
-                    sample.extend(plane::widened(&high[slot * width..(slot + 1) * width]));
+                    sample.extend(form.roughly(&high[slot * width..(slot + 1) * width]));
                 }
                 met += 1;
             }
             Ok(())
         })?;
+        if self.made.metric == Metric::L2 {
+            // Numbers are the more exact the smaller they are.
+            self.set_origin(&mean(&sample, state.dimension))?;
+            state.coder = self.coder()?;
+            let rows = sample.chunks_exact(state.dimension);
+            sample = rows.flat_map(|it| state.coder.placed(it)).collect();
+        }
         let centres = cluster::centres(&sample, state.dimension, lists);
         for centre in centres.chunks_exact(state.dimension) {
             self.add_list(state, centre)?;
@@ -265,6 +285,16 @@ impl Store {
             bytes,
         }))
     }
+}
+
+/// The mean of vectors laid end to end.
+fn mean(rows: &[f32], dimension: usize) -> Vec<f32> {
+    let count = (rows.len() / dimension).max(1) as f64;
+    let mut sums = vec![0.0f64; dimension];
+    for row in rows.chunks_exact(dimension) {
+        sums.iter_mut().zip(row).for_each(|(sum, it)| *sum += f64::from(*it));
+    }
+    sums.into_iter().map(|it| (it / count) as f32).collect()
 }
 
 /// How the lists of a table are.

@@ -1,7 +1,12 @@
 //! Estimates, their margins, and the slots that codes are kept in.
 
+use super::super::aspect::{Aspect, List, Lists};
+use super::super::effort::Learned;
+use super::super::form::{Form, Storage};
+use super::super::measure::Measure;
 use super::super::rotation::Random;
 use super::*;
+use crate::vector::Vector;
 
 fn unit(random: &mut Random, dimension: usize) -> Vec<f32> {
     // Twelve uniform numbers add up to nearly a normal one.
@@ -19,11 +24,27 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 fn coded(coder: &Coder, rows: &[Vec<f32>], centre: &[f32]) -> Coded {
     let mut groups = coder.empty(rows.len());
     for (slot, row) in rows.iter().enumerate() {
-        coder.write(&mut groups, slot, &coder.code(&coder.rotated(row), centre));
+        let row = coder.rotated(&coder.placed(row));
+        coder.write(&mut groups, slot, &coder.code(&row, centre));
     }
     let mut coded = Coded::default();
     assert!(coder.load(&mut coded, 1, &groups));
     coded
+}
+
+/// A query, and how it sees a list of this centre.
+fn seen(
+    coder: Coder,
+    metric: Metric,
+    query: &[f32],
+    centre: &[f32],
+) -> (Lists, Measure, Asked, Aspect) {
+    let form = Form { metric, storage: Storage::F32, dimension: query.len() };
+    let measure = Measure::new(form, Vector::new(query.to_vec()).unwrap());
+    let list = List { list: 1, count: 1, spread: 0.5 };
+    let lists = Lists::new(coder, vec![list], centre.to_vec(), Learned::default());
+    let (asked, aspects) = lists.seen_by(&measure);
+    (lists, measure, asked, aspects[0])
 }
 
 #[test]
@@ -42,17 +63,16 @@ fn estimates_are_unbiased_and_as_exact_as_they_say() {
         let mut coded = Coded::default();
         assert!(coder.load(&mut coded, 1, &groups));
         assert_eq!(coded.rows, rows.len());
-        let asked = coder.ask(&coder.rotated(&query));
-        let away: Vec<f32> = query.iter().zip(&centre).map(|(a, b)| a - b).collect();
-        let away = dot(&away, &away).sqrt();
+        let (lists, _, asked, aspect) = seen(coder, Metric::Cosine, &query, &centre);
+        let coder = &lists.coder;
         let (mut sum, mut squares, mut expected) = (0.0, 0.0, 0.0);
         for (slot, row) in rows.iter().enumerate() {
             let group = slot / GROUP;
-            let estimates = coder.estimate(&asked, &coded, group, dot(&query, &centre));
+            let estimates = coder.estimate(&asked, &coded, group, &aspect);
             let error = estimates[slot % GROUP] - dot(&query, row);
             sum += error;
             squares += error * error;
-            expected += (coder.deviations(&coded, group)[slot % GROUP] * away).powi(2);
+            expected += (coder.deviations(&coded, group)[slot % GROUP] * aspect.away).powi(2);
         }
         let count = rows.len() as f32;
         let (spread, said) = ((squares / count).sqrt(), (expected / count).sqrt());
@@ -65,15 +85,35 @@ fn estimates_are_unbiased_and_as_exact_as_they_say() {
 fn margins_hold_for_whatever_rows() {
     arbtest::arbtest(|u| {
         let dimension = u.int_in_range(1..=200)?;
-        let coder = Coder::new(dimension, u.int_in_range(1..=MOST_BITS)?, true);
+        let metric = *u.choose(&[Metric::Cosine, Metric::Dot, Metric::L2])?;
+        let bits = u.int_in_range(1..=MOST_BITS)?;
         let mut random = Random::new(u.arbitrary()?);
-        let query = unit(&mut random, dimension);
+        // Vectors of any length may be far from the origin, and so may the query.
+        let (size, shift, query_size) = match metric {
+            Metric::Cosine => (1.0, 0.0, 1.0),
+            _ => {
+                let size = 10f32.powi(u.int_in_range(-21i32..=12)?);
+                let shift = size * 10f32.powi(u.int_in_range(-2i32..=2)?);
+                (size, shift, 10f32.powi(u.int_in_range(-2i32..=2)?))
+            }
+        };
+        let origin: Vec<f32> = unit(&mut random, dimension).iter().map(|it| it * shift).collect();
+        let moved = |it: &[f32], by: f32| -> Vec<f32> {
+            it.iter().zip(&origin).map(|(it, origin)| by * size * it + origin).collect()
+        };
+        let coder = match metric {
+            Metric::Cosine => Coder::new(dimension, bits, true),
+            Metric::Dot => Coder::of_any_length(dimension, bits, metric, Vec::new()),
+            Metric::L2 => Coder::of_any_length(dimension, bits, metric, origin.clone()),
+        };
+        let direction = unit(&mut random, dimension);
+        let query = moved(&direction, query_size);
         let mut near = |to: &[f32], by: f32| -> Vec<f32> {
             let other = unit(&mut random, dimension);
             to.iter().zip(other).map(|(a, b)| a + by * b).collect()
         };
-        let centre: Vec<f32> = near(&query, 0.7).iter().map(|it| 0.8 * it).collect();
-        let centre = centre_of(&centre_bytes(&centre));
+        let about: Vec<f32> = near(&direction, 0.7).iter().map(|it| 0.8 * it).collect();
+        let centre = coder.centre_of(&coder.centre_bytes(&coder.placed(&moved(&about, 1.0))));
         let turned = coder.rotated(&centre);
         // Where the rotated difference is a single number, codes are at their worst.
         let mut single = vec![0.0; coder.rotation.padded()];
@@ -85,27 +125,45 @@ fn margins_hold_for_whatever_rows() {
                 dot(&coder.rotated(&axis), &single)
             })
             .collect();
-        let worst = centre.iter().zip(coordinate).map(|(a, b)| a + 0.3 * b).collect();
-        let rows = [
-            centre.clone(),
-            query.clone(),
-            query.iter().map(|it| -it).collect(),
-            near(&centre, 1e-6),
-            near(&centre, 1e-3),
-            near(&query, 0.1),
-            near(&query, 1.0),
+        let worst: Vec<f32> = about.iter().zip(coordinate).map(|(a, b)| a + 0.3 * b).collect();
+        let negative: Vec<f32> = direction.iter().map(|it| -it).collect();
+        let mut rows: Vec<Vec<f32>> = [
+            about.clone(),
+            direction.clone(),
+            negative,
+            near(&about, 1e-6),
+            near(&about, 1e-3),
+            near(&direction, 0.1),
+            near(&direction, 1.0),
             worst,
-        ];
+        ]
+        .iter()
+        .map(|it| moved(it, 1.0))
+        .collect();
+        if metric != Metric::Cosine {
+            rows.push(vec![0.0; dimension]);
+            rows.push(moved(&direction, 30.0));
+        }
         let coded = coded(&coder, &rows, &turned);
-        let asked = coder.ask(&coder.rotated(&query));
-        let away: f32 = query.iter().zip(&centre).map(|(a, b)| (a - b).powi(2)).sum();
-        let estimates = coder.estimate(&asked, &coded, 0, dot(&query, &centre));
-        let margins = coder.margins(&asked, &coded, 0, away.sqrt());
+        let (lists, measure, asked, aspect) = seen(coder, metric, &query, &centre);
+        let estimates = lists.coder.estimate(&asked, &coded, 0, &aspect);
+        let margins = lists.coder.margins(&asked, &coded, 0, &aspect);
         for (slot, row) in rows.iter().enumerate() {
-            let exact: f64 =
-                query.iter().zip(row).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            // Rows of a cosine have length one only about, so its product is what counts.
+            let exact = match metric {
+                Metric::Cosine => {
+                    query.iter().zip(row).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+                }
+                _ => -measure.key(measure.distance(&Vector::new(row.clone()).unwrap())),
+            };
             let off = (exact - f64::from(estimates[slot])).abs();
-            assert!(off <= f64::from(margins[slot]), "row {slot}: {off} {}", margins[slot]);
+            let margin = margins[slot];
+            assert!(off <= f64::from(margin), "{metric:?} row {slot}: {off} {margin}");
+            if metric != Metric::Cosine && slot == 3 && 1e-12 < size {
+                // Of a row that is nearly the centre a code leaves little to guess.
+                let all = f64::from(asked.length + aspect.length + aspect.away);
+                assert!(f64::from(margin) <= 0.1 * all * all, "{metric:?} {margin}");
+            }
         }
         Ok(())
     });
@@ -131,11 +189,14 @@ fn highest_bits_tell_which_groups_are_behind() {
                     .collect(),
             );
             let coded = coded(&coder, &rows, &turned);
-            let asked = coder.ask(&coder.rotated(&query));
+            let again = Coder::new(dimension, bits, true);
+            let (lists, _, asked, aspect) = seen(again, Metric::Cosine, &query, &centre);
             let highest = coder.highest(&asked, &coded, 0);
-            let ahead = dot(&query, &rows[GROUP - 1]) - dot(&query, &centre);
-            behind += usize::from(coder.is_behind(&asked, &coded, 0, &highest, 3.5, ahead));
-            before += usize::from(!coder.is_behind(&asked, &coded, 0, &highest, -3.5, ahead));
+            let score = dot(&query, &rows[GROUP - 1]);
+            let is_behind =
+                |reach: f32| lists.coder.is_behind(&asked, &coded, &aspect, &highest, reach, score);
+            behind += usize::from(is_behind(3.5));
+            before += usize::from(!is_behind(-3.5));
         }
         assert!(behind <= 2 && before <= 2, "{dimension}, {bits}: {behind} {before}");
     }
@@ -144,8 +205,11 @@ fn highest_bits_tell_which_groups_are_behind() {
 #[test]
 fn slots_are_written_copied_and_cleared() {
     arbtest::arbtest(|u| {
-        let bounded = u.arbitrary()?;
-        let coder = Coder::new(u.int_in_range(1..=40)?, u.int_in_range(1..=MOST_BITS)?, bounded);
+        let (dimension, bits) = (u.int_in_range(1..=40)?, u.int_in_range(1..=MOST_BITS)?);
+        let coder = match u.int_in_range(0..=2)? {
+            0 => Coder::of_any_length(dimension, bits, Metric::Dot, Vec::new()),
+            bounded => Coder::new(dimension, bits, bounded == 1),
+        };
         let slots = 70;
         let mut groups = coder.empty(slots);
         let mut twin: Vec<Option<Code>> = vec![None; slots];
@@ -156,7 +220,7 @@ fn slots_are_written_copied_and_cleared() {
                     let levels = (0..coder.rotation.padded())
                         .map(|_| Ok(u.arbitrary::<u8>()? & ((1 << coder.bits) - 1)));
                     let levels = levels.collect::<arbtest::arbitrary::Result<_>>()?;
-                    let number = |it: i8| f16::from_f32(f32::from(it));
+                    let number = |it: i8| f32::from(it);
                     let (shift, scale) = (number(u.arbitrary()?), number(u.arbitrary()?));
                     let code = Code { shift, scale, rest: number(u.arbitrary()?), levels };
                     coder.write(&mut groups, slot, &code);

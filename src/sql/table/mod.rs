@@ -19,7 +19,6 @@ pub use self::walk::{Walk, over};
 
 use self::options::Options;
 use self::queue::{Content, Queue, Row};
-use crate::embedding::Embedding;
 use crate::encoder::{self, Encoder};
 use crate::error::{Error, Result};
 use crate::image;
@@ -27,6 +26,7 @@ use crate::sqlite::{
     Argument, Change, Declaration, OnConflict, Output, Plan, Table, Value, Verdict,
 };
 use crate::store::{self, Kind, Made, Store};
+use crate::vector::{Vector, numbers_of_blob};
 
 /// Columns in the order of [`Table::columns`].
 pub(super) const IMAGE: usize = 0;
@@ -68,9 +68,12 @@ impl Table for Dualpath {
 
     fn create(declaration: &Declaration) -> Result<Dualpath> {
         let Declaration { db, schema, name, .. } = declaration;
-        let made = match Options::read(&declaration.options)? {
+        let options = Options::read(&declaration.options)?;
+        let metric = options.metric.unwrap_or_default();
+        let storage = options.storage.unwrap_or_default();
+        let made = match options {
             Options { dimensions: Some(dimension), recall, .. } => {
-                Made { dimension, model: None, content: None, recall }
+                Made { dimension, model: None, content: None, recall, metric, storage }
             }
             Options { model, content, recall, .. } => {
                 let encoder = encoder::find(model.as_deref())?;
@@ -82,6 +85,8 @@ impl Table for Dualpath {
                     model: Some((encoder.name().to_owned(), encoder.digest().to_owned())),
                     content,
                     recall,
+                    metric,
+                    storage,
                 }
             }
         };
@@ -458,16 +463,16 @@ impl Dualpath {
     }
 
     /// What MATCH compares with.
-    pub(super) fn query(&self, column: usize, value: Value<'_>) -> Result<Embedding> {
+    pub(super) fn query(&self, column: usize, value: Value<'_>) -> Result<Vector> {
         match self.typed(column, value)? {
-            Content::Sentence(sentence) => self.encoder()?.sentence(&sentence),
-            Content::Picture(bytes) => self.encoder()?.picture(&bytes),
+            Content::Sentence(sentence) => self.encoder()?.sentence(&sentence).map(Vector::from),
+            Content::Picture(bytes) => self.encoder()?.picture(&bytes).map(Vector::from),
             Content::Vector(vector) => Ok(vector),
         }
     }
 
-    fn vector(&self, bytes: &[u8]) -> Result<Embedding> {
-        let vector = Embedding::from_blob(bytes)?;
+    fn vector(&self, bytes: &[u8]) -> Result<Vector> {
+        let vector = self.store.made().metric.vector(numbers_of_blob(bytes)?)?;
         let (expected, got) = (self.store.made().dimension, vector.dimension());
         if expected != got {
             return Err(Error::Dimension { expected, got });
@@ -529,7 +534,7 @@ impl Dualpath {
         self.store.append(&self.encode(rows)?)
     }
 
-    fn encode(&self, rows: Vec<Row>) -> Result<Vec<(i64, Embedding)>> {
+    fn encode(&self, rows: Vec<Row>) -> Result<Vec<(i64, Vector)>> {
         let encoder = match rows.iter().all(Row::is_ready) {
             true => None,
             false => Some(self.encoder()?),
@@ -578,9 +583,9 @@ impl Dualpath {
 }
 
 /// The first picture that cannot be decoded is an error that names its row.
-fn named(rows: &[Row], outcomes: Vec<Result<Embedding>>) -> Result<Vec<(i64, Embedding)>> {
+fn named(rows: &[Row], outcomes: Vec<Result<Vector>>) -> Result<Vec<(i64, Vector)>> {
     let each = rows.iter().zip(outcomes).map(|(row, outcome)| match outcome {
-        Ok(embedding) => Ok((row.rowid, embedding)),
+        Ok(vector) => Ok((row.rowid, vector)),
         Err(err) => Err(Error::Usage(format!("row {}: {err}", row.rowid))),
     });
     each.collect()

@@ -1,6 +1,7 @@
 //! `USING dualpath(key = value, ...)`.
 
 use crate::error::{Error, Result};
+use crate::index::{Metric, Storage};
 use crate::store::{ContentTable, MOST_DIMENSIONS, PictureColumn};
 
 /// What the parentheses say.
@@ -14,9 +15,13 @@ pub struct Options {
     pub content: Option<ContentTable>,
     /// The share of the nearest rows that a search of a large table finds.
     pub recall: Option<f64>,
+    /// How vectors are compared.
+    pub metric: Option<Metric>,
+    /// How exact they are kept.
+    pub storage: Option<Storage>,
 }
 
-const KNOWN: &str = "model = 'name', dimensions = number, content = 'table', content_rowid = 'column', image = 'column', path = 'column', text = 'column', recall = number";
+const KNOWN: &str = "model = 'name', dimensions = number, content = 'table', content_rowid = 'column', image = 'column', path = 'column', text = 'column', recall = number, metric = 'cosine' | 'dot' | 'l2', storage = 'f32' | 'f16' | 'int8'";
 /// Those that describe a content table.
 const CONTENT: [&str; 5] = ["content", "content_rowid", "image", "path", "text"];
 
@@ -43,7 +48,15 @@ impl Options {
                     let number = value.parse().ok().filter(|it| is_recall(*it));
                     options.recall = Some(number.ok_or_else(|| not_recall(&value))?);
                 }
-                key @ ("model" | "dimensions" | "recall") => return Err(twice(key)),
+                "metric" if options.metric.is_none() => {
+                    options.metric = Some(Metric::named(&value)?)
+                }
+                "storage" if options.storage.is_none() => {
+                    options.storage = Some(Storage::named(&value)?);
+                }
+                key @ ("model" | "dimensions" | "recall" | "metric" | "storage") => {
+                    return Err(twice(key));
+                }
                 key => match CONTENT.iter().position(|it| *it == key) {
                     Some(at) if of_content[at].is_none() => of_content[at] = Some(value),
                     Some(_) => return Err(twice(key)),
@@ -67,6 +80,13 @@ impl Options {
                 "content and dimensions exclude each other (what is in a content table has to be encoded)"
                     .to_owned(),
             ));
+        }
+        let metric = options.metric.unwrap_or_default();
+        if metric != Metric::Cosine && options.dimensions.is_none() {
+            return Err(Error::Usage(format!(
+                "metric is '{}', but embeddings of a model are compared by 'cosine' (only a table with dimensions = number has another metric)",
+                metric.name()
+            )));
         }
         Ok(options)
     }
@@ -155,6 +175,17 @@ mod tests {
             (&["recall = 1", "recall = 1"], "given twice"),
             (&["dimensions = -1"], "dimensions is '-1'"),
             (&["model = a", "model = b"], "given twice"),
+            (
+                &["dimensions = 2", "metric = 'euclid'"],
+                "metric is 'euclid' (one of 'cosine', 'dot' or 'l2')",
+            ),
+            (&["dimensions = 2", "metric = l2", "metric = l2"], "'metric' is given twice"),
+            (
+                &["metric = 'l2'"],
+                "metric is 'l2', but embeddings of a model are compared by 'cosine'",
+            ),
+            (&["storage = 'f8'"], "storage is 'f8' (one of 'f32', 'f16' or 'int8')"),
+            (&["storage = f16", "storage = f16"], "'storage' is given twice"),
             (&["model = a", "dimensions = 3"], "exclude each other"),
             (&["content = p", "image = i", "dimensions = 3"], "exclude each other"),
             (&["content = p", "image = i", "path = f"], "exclude each other"),

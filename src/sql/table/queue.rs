@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crate::embedding::Embedding;
 use crate::encoder::{BATCH, Encoder};
 use crate::error::{Error, Result};
 use crate::store::Seen;
+use crate::vector::Vector;
 
 /// What a row was given.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,7 +18,7 @@ pub enum Content {
     /// A sentence.
     Sentence(String),
     /// A ready vector.
-    Vector(Embedding),
+    Vector(Vector),
 }
 
 /// A row that waits.
@@ -42,7 +42,7 @@ impl Row {
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// An answer for each of some rows.
-pub type Outcomes = Result<Vec<Result<Embedding>>>;
+pub type Outcomes = Result<Vec<Result<Vector>>>;
 
 /// The waiting rows, in the order they came.
 #[derive(Default)]
@@ -175,8 +175,8 @@ pub fn encoded(rows: &[Row], encoder: Option<&Encoder>, given_up: &AtomicBool) -
     rows.iter()
         .map(|row| match &row.content {
             Content::Vector(vector) => Ok(Ok(vector.clone())),
-            Content::Sentence(_) => sentences.next().map(Ok).ok_or_else(lost),
-            Content::Picture(_) => pictures.next().ok_or_else(lost),
+            Content::Sentence(_) => sentences.next().map(|it| Ok(it.into())).ok_or_else(lost),
+            Content::Picture(_) => pictures.next().map(|it| it.map(Vector::from)).ok_or_else(lost),
         })
         .collect()
 }

@@ -5,9 +5,8 @@ use std::ops::RangeInclusive;
 
 use super::options::{is_recall, not_recall};
 use super::{CONTENT_ROWID, DISTANCE, Dualpath, EMBEDDING, IMAGE, K, KIND, RECALL, TEXT};
-use crate::embedding::Embedding;
 use crate::error::{Error, Result};
-use crate::index::{Hit, Lists, Rows, Source, Want, certain, likely, nearest};
+use crate::index::{Hit, Lists, Measure, Rows, Source, Want, certain, likely, nearest};
 use crate::sqlite::{Argument, Constraint, Operator, Plan, Value, Verdict};
 use crate::store::Store;
 
@@ -192,7 +191,7 @@ enum More {
 
 /// A search that goes on as long as rows are taken.
 struct Neighbours {
-    query: Embedding,
+    measure: Measure,
     want: Want,
     recall: f64,
     /// Rows shown so far.
@@ -205,22 +204,22 @@ impl Neighbours {
             self.want.after = last;
             self.want.count = (self.want.count * MORE).min(MOST_HITS);
         }
-        let Neighbours { query, want, recall, shown } = self;
+        let Neighbours { measure, want, recall, shown } = self;
         let exact = 1.0 <= *recall;
         let few = |lists: &Lists, count: usize| count * LOOKED_UP as usize <= lists.rows();
         let hits = match store.lists()? {
             Some(lists) if exact && lists.coder.is_bounded() && few(&lists, want.count) => {
-                certain(store, &lists, query, want)?
+                certain(store, &lists, measure, want)?
             }
             Some(lists) if !exact && few(&lists, *shown + want.count) => {
                 // Its order does not depend on how many rows are wanted, so it is that of one search.
                 let whole = Want { count: *shown + want.count, after: None, ..want.clone() };
                 let effort = lists.learned.effort(*recall);
-                let mut hits = likely(store, &lists, query, &whole, effort)?;
+                let mut hits = likely(store, &lists, measure, &whole, effort)?;
                 hits.retain(|it| want.after.is_none_or(|after| after < *it));
                 hits
             }
-            _ => nearest(store, query, want)?,
+            _ => nearest(store, measure, want)?,
         };
         *shown += hits.len();
         Ok(hits)
@@ -370,7 +369,7 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
         }
         return Ok(cursor);
     };
-    let query = table.query(column, value)?;
+    let measure = Measure::new(table.store().made().form(), table.query(column, value)?);
     let limit = limit.map(|it| it.saturating_add(offset));
     let asked = count_asked.and_then(|it| usize::try_from(it).ok());
     let count = match (limit, asked) {
@@ -385,7 +384,7 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
     };
     let store = table.store();
     if let Some(rowids) = few(&rows, store)? {
-        cursor.rows = looked_up(store, &query, rowids, beyond..=within, count)?;
+        cursor.rows = looked_up(store, &measure, rowids, beyond..=within, count)?;
         return Ok(cursor);
     }
     // Behind every row that is nearer.
@@ -396,7 +395,7 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
     let all = count.is_none() && within == f64::INFINITY && notes.ends_with(note::UNORDERED);
     let recall = if all || after.is_some() { 1.0 } else { recall };
     let want = Want { count: count.unwrap_or(FIRST_HITS), after, within, rows };
-    let mut search = Neighbours { query, want, recall, shown: 0 };
+    let mut search = Neighbours { measure, want, recall, shown: 0 };
     cursor.rows = search.next(store, None)?;
     if count.is_none() {
         cursor.more = More::Hits(Box::new(search));
@@ -432,17 +431,15 @@ fn few(rows: &Rows, store: &Store) -> Result<Option<Vec<i64>>> {
 
 fn looked_up(
     store: &Store,
-    query: &Embedding,
+    measure: &Measure,
     rowids: Vec<i64>,
     distances: RangeInclusive<f64>,
     count: Option<usize>,
 ) -> Result<Vec<Hit>> {
     let places = store.places(rowids)?;
     let mut hits = Vec::new();
-    store.whole(&places, &mut |found, embedding| {
-        if let Ok(distance) = query.distance(&embedding) {
-            hits.push(Hit { rowid: found.rowid, distance });
-        }
+    store.whole(&places, &mut |found, vector| {
+        hits.push(Hit { rowid: found.rowid, distance: measure.distance(&vector) });
     })?;
     hits.retain(|it| distances.contains(&it.distance));
     hits.sort();

@@ -1,0 +1,210 @@
+//! What codes say of a query: scores, how far off they usually are, and how far at most.
+
+use super::super::aspect::Aspect;
+use super::super::kernel::{self, MOST_TABLES, TABLE};
+use super::{Coded, Coder, GROUP, MOST_BITS, NUMBERS, STEPS};
+
+/// What rotating a unit vector in float32 adds at most, four rounds of at most seventeen steps.
+const TURNING: f32 = 1e-5;
+/// What rounding to sixteen bits changes at most, as a share.
+const HALVED: f32 = 5e-4;
+/// The squared error that is left, relative to the numbers' own square.
+const LEFT: [f32; MOST_BITS] = [0.3634, 0.1188, 0.03744, 0.01154];
+
+/// What a highest bit stands for in an unbiased estimate, and how far levels spread about that; of
+/// numbers of a normal distribution, by bits.
+const HIGHEST: [(f32, f32); MOST_BITS] =
+    [(0.5, 0.0), (1.1092, 0.548), (2.0587, 1.170), (3.696, 2.186)];
+
+/// A query as codes are looked up in it.
+pub struct Asked {
+    /// How long the query is.
+    pub(super) length: f32,
+    /// Sums of up to four numbers of the query, rounded to bytes.
+    tables: Vec<u8>,
+    /// What one of those is worth.
+    step: f32,
+    /// What all of them together are short of.
+    base: f32,
+    /// What those of the highest bit alone are short of.
+    highest: f32,
+    /// What the rounding of all of them changes at most.
+    rounding: f32,
+}
+
+/// What the highest bits of a group look up.
+pub struct Highest {
+    group: usize,
+    totals: [u32; GROUP],
+}
+
+impl Coder {
+    /// A rotated query, ready to be looked up in.
+    pub fn ask(&self, query: &[f32]) -> Asked {
+        let sums: Vec<[f32; TABLE]> = query
+            .as_chunks::<NUMBERS>()
+            .0
+            .iter()
+            .map(|numbers| {
+                std::array::from_fn(|entry| {
+                    (0..NUMBERS).filter(|bit| entry >> bit & 1 == 1).map(|bit| numbers[bit]).sum()
+                })
+            })
+            .collect();
+        let least = |it: &[f32; TABLE]| it.iter().copied().fold(f32::INFINITY, f32::min);
+        let largest = |it: &[f32; TABLE]| it.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let range = sums.iter().map(|it| largest(it) - least(it)).fold(0.0f32, f32::max);
+        let step = if 0.0 < range { range / 255.0 } else { 1.0 };
+        let mut tables = Vec::with_capacity(sums.len() * TABLE);
+        let (mut base, mut rounding) = (0.0, 0.0);
+        for sums in &sums {
+            let least = least(sums);
+            base += least;
+            let entries = sums.map(|it| ((it - least) / step).round() as u8);
+            let off = sums.iter().zip(entries).map(|(it, entry)| {
+                (f64::from(*it) - f64::from(least) - f64::from(step) * f64::from(entry)).abs()
+            });
+            rounding += off.fold(0.0, f64::max);
+            tables.extend(entries);
+        }
+        let half = self.most_level() / 2.0;
+        let sum = query.iter().sum::<f32>();
+        let highest = base - 0.5 * sum;
+        let base = self.most_level() * base - half * sum;
+        // Sums of float32 numbers, none of which is larger than the tables or the query together.
+        let all: f32 = query.iter().map(|it| it.abs()).sum();
+        let sums = f64::from(all) * query.len() as f64 * f64::from(f32::EPSILON);
+        let rounding = f64::from(self.most_level()) * (rounding + 2.0 * sums);
+        let length = query.iter().map(|it| it * it).sum::<f32>().sqrt();
+        Asked { length, tables, step, base, highest, rounding: rounding as f32 }
+    }
+
+    /// Estimates the scores of a group's rows.
+    ///
+    /// Empty slots come out as minus infinity.
+    pub fn estimate(
+        &self,
+        asked: &Asked,
+        coded: &Coded,
+        group: usize,
+        list: &Aspect,
+    ) -> [f32; GROUP] {
+        self.estimate_from(asked, coded, list, &self.highest(asked, coded, group))
+    }
+
+    /// What a group's highest bits alone look up.
+    pub fn highest(&self, asked: &Asked, coded: &Coded, group: usize) -> Highest {
+        let mut totals = [0; GROUP];
+        self.look_up(asked, coded, group, self.bits - 1, &mut totals);
+        Highest { group, totals }
+    }
+
+    /// Whether a group's highest bits alone say that none of its rows has so high a score, but for
+    /// errors beyond `reach` standard deviations.
+    pub fn is_behind(
+        &self,
+        asked: &Asked,
+        coded: &Coded,
+        list: &Aspect,
+        highest: &Highest,
+        reach: f32,
+        score: f32,
+    ) -> bool {
+        let (middle, spread) = HIGHEST[self.bits - 1];
+        let (ahead, spread) = (score - list.near, reach * spread * asked.length);
+        let factors = highest.group * GROUP..(highest.group + 1) * GROUP;
+        let (shifts, scales) = (&coded.shifts[factors.clone()], &coded.scales[factors]);
+        let most: [f32; GROUP] = std::array::from_fn(|at| {
+            let sum = asked.step * highest.totals[at] as f32 + asked.highest;
+            list.share * shifts[at] + scales[at] * (2.0 * middle * sum + spread)
+        });
+        most.iter().all(|it| *it < ahead)
+    }
+
+    fn look_up(
+        &self,
+        asked: &Asked,
+        coded: &Coded,
+        group: usize,
+        plane: usize,
+        totals: &mut [u32; GROUP],
+    ) {
+        let from = group * self.planes_bytes() + plane * self.plane_bytes();
+        let plane = &coded.planes[from..from + self.plane_bytes()];
+        let tables = asked.tables.chunks(TABLE * MOST_TABLES);
+        for (tables, codes) in tables.zip(plane.chunks(TABLE * MOST_TABLES)) {
+            let sums = kernel::sums(tables, codes);
+            totals.iter_mut().zip(sums).for_each(|(it, sum)| *it += u32::from(sum));
+        }
+    }
+
+    /// [`Coder::estimate`], whose first part is known.
+    pub fn estimate_from(
+        &self,
+        asked: &Asked,
+        coded: &Coded,
+        list: &Aspect,
+        highest: &Highest,
+    ) -> [f32; GROUP] {
+        let group = highest.group;
+        let mut totals = highest.totals.map(|it| it << (self.bits - 1));
+        for weight in 0..self.bits - 1 {
+            let mut sums = [0; GROUP];
+            self.look_up(asked, coded, group, weight, &mut sums);
+            totals.iter_mut().zip(sums).for_each(|(it, sum)| *it += sum << weight);
+        }
+        let factors = group * GROUP..(group + 1) * GROUP;
+        let (shifts, scales) = (&coded.shifts[factors.clone()], &coded.scales[factors]);
+        std::array::from_fn(|at| {
+            let sum = asked.step * totals[at] as f32 + asked.base;
+            list.near + list.share * shifts[at] + scales[at] * sum
+        })
+    }
+
+    /// The standard deviations of a group's estimates, as shares of [`Aspect::away`].
+    pub fn deviations(&self, coded: &Coded, group: usize) -> [f32; GROUP] {
+        let left = LEFT[self.bits - 1];
+        let norm = (1.0 - left).sqrt() / STEPS[self.bits - 1];
+        let scales = &coded.scales[group * GROUP..(group + 1) * GROUP];
+        std::array::from_fn(|at| scales[at] * norm * left.sqrt())
+    }
+
+    /// How far a group's estimates can be from the exact scores at most.
+    ///
+    /// What a code leaves out of a row adds to the score no more than its length times the query's
+    /// distance from the centre, or the share of it; the other terms are what numbers were rounded by.
+    pub fn margins(
+        &self,
+        asked: &Asked,
+        coded: &Coded,
+        group: usize,
+        list: &Aspect,
+    ) -> [f32; GROUP] {
+        let away = list.farthest;
+        let length = self.rotation.padded() as f32;
+        let sums = TURNING + length * f32::EPSILON;
+        let most = self.most_level() * length.sqrt();
+        let factors = group * GROUP..(group + 1) * GROUP;
+        let (shifts, scales) = (&coded.shifts[factors.clone()], &coded.scales[factors.clone()]);
+        let rests = &coded.rests[factors];
+        if self.is_wide() {
+            let share = list.share.abs();
+            let ends = asked.length + list.length + away;
+            let per_scale = asked.rounding + most * sums * (asked.length + share * list.length);
+            let vanishing = length * f32::MIN_POSITIVE * (1.0 + share);
+            return std::array::from_fn(|at| {
+                // The row is no farther from the centre.
+                let all = ends + most / 2.0 * scales[at].abs() + rests[at];
+                let rounded = 2.0 * f32::EPSILON * share * shifts[at].abs();
+                let flat = 2.0 * sums * all * all + vanishing;
+                away * rests[at] + rounded + per_scale * scales[at].abs() + flat
+            });
+        }
+        // Queries and rows have length one.
+        let flat = sums * (2.0 + away) * (2.0 + away);
+        let per_scale = asked.rounding + most * sums * (1.0 + away);
+        std::array::from_fn(|at| {
+            away * rests[at] + HALVED * shifts[at].abs() + per_scale * scales[at].abs() + flat
+        })
+    }
+}

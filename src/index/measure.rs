@@ -1,0 +1,193 @@
+//! A query as rows are measured by it.
+//!
+//! Rows are ordered by a key that falls as a score rises, so that lists and codes, which estimate
+//! scores, know nothing of metrics:
+//!
+//! ```text
+//!         score                       key            distance
+//! cosine  <q, x>                      1 - score      key
+//! dot     <q, x> / |q|                -score         |q| key
+//! l2      -|q - x|^2 / 2              -score         sqrt(2 key)
+//! ```
+
+use super::form::{Form, Storage};
+use super::kernel::dot;
+use super::metric::Metric;
+use super::plane::ROUNDING;
+use crate::vector::Vector;
+
+/// What float32 sums of a chunk are off by at most, as a share of the sum of their absolute terms.
+const SUMMED: f64 = 32.0 * f32::EPSILON as f64;
+const LANES: usize = 8;
+
+/// A query, and how the rows it is compared with are written.
+pub struct Measure {
+    form: Form,
+    query: Vector,
+    /// The query, or for inner products its direction.
+    asked: Vec<f32>,
+    /// What distances are, of keys, for inner products.
+    unit: f64,
+    /// Most that a cosine of high planes is off by.
+    slack: f64,
+    /// What rounding to a high plane changes, as a share of a vector's length.
+    rounding: f64,
+    /// What numbers too small for float32 may add up to.
+    vanishing: f64,
+}
+
+/// What a row's high plane says of its key.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Near {
+    /// The key, but for rounding.
+    pub key: f64,
+    /// How far from it the exact one can be.
+    pub slack: f64,
+}
+
+impl Near {
+    /// The nearest that the row can be.
+    pub fn least(&self) -> f64 {
+        self.key - self.slack
+    }
+}
+
+impl Measure {
+    /// For rows of this form; the query has their dimension.
+    pub fn new(form: Form, query: Vector) -> Measure {
+        let length = query.length();
+        let unit = if form.metric == Metric::Dot && 0.0 < length { length } else { 1.0 };
+        let asked = match form.metric {
+            Metric::Dot => {
+                query.as_slice().iter().map(|it| (f64::from(*it) / unit) as f32).collect()
+            }
+            _ => query.as_slice().to_vec(),
+        };
+        let dimension = form.dimension as f64;
+        let (rounding, slack) = match form.storage {
+            Storage::F32 => (ROUNDING, ROUNDING + dimension * f64::from(f32::EPSILON)),
+            _ => (f64::from(f32::EPSILON), SUMMED),
+        };
+        let vanishing = dimension * f64::from(f32::MIN_POSITIVE);
+        Measure { form, query, asked, unit, slack, rounding, vanishing }
+    }
+
+    /// How rows are written.
+    pub fn form(&self) -> &Form {
+        &self.form
+    }
+
+    /// Numbers of the query.
+    pub fn dimension(&self) -> usize {
+        self.form.dimension
+    }
+
+    /// What codes and centres are compared with.
+    pub fn asked(&self) -> &[f32] {
+        &self.asked
+    }
+
+    /// What key and score add up to.
+    pub fn base(&self) -> f64 {
+        if self.form.metric == Metric::Cosine { 1.0 } else { 0.0 }
+    }
+
+    /// The key of a distance.
+    pub fn key(&self, distance: f64) -> f64 {
+        match self.form.metric {
+            Metric::Cosine => distance,
+            Metric::Dot => distance / self.unit,
+            Metric::L2 => distance * distance.abs() / 2.0,
+        }
+    }
+
+    /// How far a row is exactly.
+    pub fn distance(&self, row: &Vector) -> f64 {
+        // Both have the dimension of the table.
+        self.form.metric.distance(&self.query, row).unwrap_or(f64::INFINITY)
+    }
+
+    /// How near a row is by its high plane.
+    pub fn near(&self, high: &[u8]) -> Near {
+        if self.form.metric == Metric::Cosine && self.form.storage == Storage::F32 {
+            return Near { key: 1.0 - f64::from(dot(&self.asked, high)), slack: self.slack };
+        }
+        let (mut product, mut square, mut apart) = (0.0, 0.0, 0.0);
+        self.form.each(high, |at, row| {
+            let Some(asked) = self.asked.get(at..at + row.len()) else {
+                return;
+            };
+            if self.form.metric == Metric::L2 {
+                apart += summed(asked, row, |a, b| (a - b) * (a - b));
+            } else {
+                product += summed(asked, row, |a, b| a * b);
+            }
+            if self.form.metric != Metric::Cosine {
+                square += summed(row, row, |a, b| a * b);
+            }
+        });
+        if self.form.metric == Metric::Cosine {
+            return Near { key: 1.0 - product, slack: self.slack };
+        }
+        let length = (square + self.vanishing).sqrt() * (1.0 + 2.0 * ROUNDING);
+        let off = self.rounding * length;
+        if self.form.metric == Metric::Dot {
+            return Near { key: -product, slack: off + SUMMED * length + self.vanishing };
+        }
+        let distance = apart.sqrt();
+        let off = off + SUMMED * (distance + length) + self.vanishing.sqrt();
+        Near { key: apart / 2.0, slack: off * (distance + off / 2.0) }
+    }
+
+    /// What a high plane may hide of a cosine.
+    pub fn hidden(&self) -> f64 {
+        if self.form.metric == Metric::Cosine { self.rounding } else { 0.0 }
+    }
+}
+
+/// The sum over pairs, in as many lanes as vector registers have.
+fn summed(a: &[f32], b: &[f32], of: impl Fn(f32, f32) -> f32) -> f64 {
+    let mut sums = [0.0f32; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            sums[lane] += of(a[lane], b[lane]);
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| of(*a, *b)).sum();
+    f64::from(sums.iter().sum::<f32>() + rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::form::Storage;
+    use super::*;
+
+    #[test]
+    fn the_exact_key_is_within_the_slack() {
+        arbtest::arbtest(|u| {
+            let dimension = u.int_in_range(1..=150)?;
+            let metric = *u.choose(&[Metric::Cosine, Metric::Dot, Metric::L2])?;
+            let storage = *u.choose(&[Storage::F32, Storage::F16, Storage::Int8])?;
+            let form = Form { metric, storage, dimension };
+            let mut vector = || {
+                let power = 10f32.powi(u.int_in_range(-40i32..=10)?);
+                let raw =
+                    (0..dimension).map(|_| Ok(power * f32::from(u.arbitrary::<i16>()?) / 3e4));
+                Ok(metric.vector(raw.collect::<arbtest::arbitrary::Result<_>>()?))
+            };
+            let (Ok(query), Ok(row)) = (vector()?, vector()?) else {
+                return Ok(());
+            };
+            let measure = Measure::new(form, query.clone());
+            for row in [row, query] {
+                let (mut high, mut low) = (Vec::new(), Vec::new());
+                form.write(&row, &mut high, &mut low);
+                let near = measure.near(&high);
+                let exact = measure.key(measure.distance(&form.read(&high, &low).unwrap()));
+                assert!((exact - near.key).abs() <= near.slack, "{form:?}: {exact} {near:?}");
+            }
+            Ok(())
+        });
+    }
+}
