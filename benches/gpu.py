@@ -15,11 +15,17 @@ import time
 import numpy as np
 
 HERE = pathlib.Path(__file__).resolve().parent
+# Of the photographs, as most thumbnails are; the network's own is asked for.
 SIDE = 224
 BATCHES = (1, 8, 32, 64, 128)
 COSINE = 0.9995
 # As many as the extension hands to a graph.
 OWN_BATCH = 32
+
+
+def wanted():
+    """Pixels a side that the network takes."""
+    return json.loads((HERE / "model/dualpath.json").read_text())["image"]["size"]
 
 
 def connection(device):
@@ -34,7 +40,7 @@ def connection(device):
 
 
 def photographs(count):
-    """JPEGs of the network's size: crops of the photographs that were carried over."""
+    """JPEGs of about the network's size: crops of the photographs that were carried over."""
     from PIL import Image
 
     chance = np.random.default_rng(1)
@@ -89,8 +95,8 @@ def graphs(device):
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
     if provider not in onnxruntime.get_available_providers():
         return {"skipped": f"onnxruntime {onnxruntime.__version__} of this Python has no {provider}"}
-    rates = {}
-    for kind, given in (("image", lambda n: {"pixels": np.ones((n, 3, SIDE, SIDE), "f4")}), ("text", lambda n: {"tokens": np.ones((n, 12), "i8")})):
+    rates, side = {}, wanted()
+    for kind, given in (("image", lambda n: {"pixels": np.ones((n, 3, side, side), "f4")}), ("text", lambda n: {"tokens": np.ones((n, 12), "i8")})):
         session = onnxruntime.InferenceSession(str(HERE / f"model/{kind}.onnx"), providers=[provider])
         rates[kind] = {n: rate(n, lambda: session.run(None, given(n))) for n in BATCHES}
     return rates
@@ -107,10 +113,10 @@ def pytorch(device):
         def __missing__(self, name):
             return torch.tensor(0.01)
 
-    rates = {}
+    rates, side = {}, wanted()
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     for kind, net, given in (
-        ("image", twin.ImagePath(Chance()).to(memory_format=torch.channels_last), lambda n: torch.zeros(n, 3, SIDE, SIDE).to(memory_format=torch.channels_last)),
+        ("image", twin.ImagePath(Chance()).to(memory_format=torch.channels_last), lambda n: torch.zeros(n, 3, side, side).to(memory_format=torch.channels_last)),
         ("text", twin.TextPath(4000), lambda n: torch.ones(n, 12, dtype=torch.long)),
     ):
         net = net.eval().to(device)
@@ -171,6 +177,8 @@ def main():
         print(f"{path} path: ran on {report[path]['nodes'] or report[path]['device']}")
     result |= {it: child(it, device) for it in ("end_to_end", "graphs", "pytorch")}
     whole, bare = result["end_to_end"], result["graphs"] or {}
+    if not whole:
+        sys.exit("benches/gpu.sh: not all was encoded (the error is above)")
     for kind in ("image", "text"):
         print(f"{kind}, through INSERT: {whole[kind]:.0f}/s")
         if kind in bare:

@@ -14,6 +14,7 @@ cd "$(dirname "$0")/.."
 store="${STORE:-/tmp/dualpath-encode}"
 target="${CARGO_TARGET_DIR:-target}"
 parts="$target/gpu/parts"
+. scripts/parts
 
 pack() {
     local place runtime
@@ -29,23 +30,14 @@ pack() {
     [ -z "${RUNTIME:-}" ] || cp "$runtime"/libonnxruntime_providers_{shared,cuda}.so "$place/"
     cp --recursive "${MODEL:-models/default}" "$place/model"
     cp demo/photos/*.{jpg,png} "$place/photos/"
-    tar --create --directory "$place" . | xz -T0 -3 | split --bytes "${PART_MB:-60}M" --numeric-suffixes - "$parts/part."
+    tar --create --directory "$place" . | xz -T0 -3 | in_parts 60
     rm -r "$place"
-    (cd "$parts" && sha256sum part.* >sums)
-    ls -l "$parts"
-}
-
-take() {
-    mkdir -p "$store/parts"
-    cp "$@" "$store/parts/"
-    ls "$store/parts"
 }
 
 run() {
     local found
     [ -e "$store/libdualpath.so" ] || {
-        (cd "$store/parts" && sha256sum --check --quiet sums)
-        cat "$store"/parts/part.* | tar --extract --xz --directory "$store"
+        whole | tar --extract --xz --directory "$store"
     }
     # What PyTorch brings of CUDA lies in packages beside it.
     found="$(python3 -c 'import glob, os, torch; print(":".join(glob.glob(os.path.dirname(torch.__file__) + "/../nvidia/*/lib")))' || true)"

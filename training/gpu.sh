@@ -12,6 +12,7 @@ cd "$(dirname "$0")/.."
 
 store="${STORE:-/tmp/dualpath}"
 parts=training/out/gpu/parts
+. scripts/parts
 
 pack() {
     local data target
@@ -24,17 +25,8 @@ pack() {
     strip -o "$parts/bin/train" "$target/release/train"
     tar --create --directory "$parts/bin" train --directory "$PWD/training" runs \
         --directory "$PWD/benches/train" table.py --directory "$data/.." "$(basename "$data")" \
-        --transform "s,^$(basename "$data"),data," |
-        split --bytes "${PART_MB:-34}M" --numeric-suffixes - "$parts/part."
+        --transform "s,^$(basename "$data"),data," | in_parts 34
     rm -r "$parts/bin"
-    (cd "$parts" && sha256sum part.* >"$PWD/sums")
-    ls -l "$parts"
-}
-
-take() {
-    mkdir -p "$store/parts"
-    cp "$@" "$store/parts/"
-    ls "$store/parts"
 }
 
 run() {
@@ -42,8 +34,7 @@ run() {
     shift
     mkdir -p "$folder" "$results"
     [ -e "$store/train" ] || {
-        (cd "$store/parts" && sha256sum --check --quiet sums)
-        cat "$store"/parts/part.* | tar --extract --directory "$store"
+        whole | tar --extract --directory "$store"
     }
     lib="$(python3 -c 'import os, torch; print(os.path.join(os.path.dirname(torch.__file__), "lib"))')"
     export LD_LIBRARY_PATH="$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"

@@ -44,7 +44,8 @@ def graph(kind):
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     session = onnxruntime.InferenceSession(f"models/default/{kind}.onnx", options)
     if kind == "image":
-        given = {"pixels": np.random.default_rng(1).standard_normal((1, 3, 224, 224), dtype="f4")}
+        side = json.load(open("models/default/dualpath.json"))["image"]["size"]
+        given = {"pixels": np.random.default_rng(1).standard_normal((1, 3, side, side), dtype="f4")}
     else:
         # As many words as the sentences above have: the extension cuts padding off.
         given = {"tokens": np.array([[*range(2, 10)]], dtype="i8")}

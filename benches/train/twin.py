@@ -12,7 +12,6 @@ import time
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file
 from torch import nn
 
 LENGTH = 32
@@ -130,6 +129,9 @@ def main():
     torch.manual_seed(1)
     vocabulary = json.load(open(tokenizer))["model"]["vocab"]
     pictures = [it for it in json.load(open(pictures)) if it["split"] == "train"]
+    # Not above: who imports only the networks has no weights.
+    from safetensors.torch import load_file
+
     image_path = ImagePath(load_file(f"{data}/weights/mobilenet_v2_dequant_fp32.safetensors")).to(memory_format=torch.channels_last)
     text_path = TextPath(len(vocabulary))
     share = nn.Parameter(torch.randn(len(pictures), 512))

@@ -5,6 +5,7 @@ mod runtime;
 mod device;
 mod assigned;
 mod recent;
+mod pixels;
 mod session;
 
 use std::num::NonZero;
@@ -13,12 +14,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
-use ndarray::{Array2, Array4};
+use ndarray::{Array2, Array4, Axis};
 
 pub use device::{want as use_device, wanted as device_wanted};
 pub use registry::{DEFAULT, drop_model, find, list, load};
 pub use runtime::{environment, state as runtime_state, use_library};
 
+use self::pixels::Pixels;
 use self::recent::Recent;
 pub use self::session::Place;
 use self::session::{ImageGraph, TextGraph};
@@ -45,6 +47,7 @@ pub struct Encoder {
     /// Taken while a graph is opened, so that it is opened once.
     opening: Mutex<()>,
     recent: Mutex<Recent>,
+    pixels: Pixels,
 }
 
 impl Encoder {
@@ -58,6 +61,7 @@ impl Encoder {
             texts: OnceLock::new(),
             opening: Mutex::new(()),
             recent: Mutex::default(),
+            pixels: Pixels::default(),
         }
     }
 
@@ -159,38 +163,61 @@ impl Encoder {
     }
 
     fn picture_batch(&self, batch: &[&[u8]], given_up: &AtomicBool) -> Vec<Result<Embedding>> {
+        let size = self.model.manifest.image.size as usize;
+        let mut pixels = self.pixels.take(batch.len(), size);
+        let faults = self.decoded(batch, &mut pixels, given_up);
+        let outcomes = self.embedded(&pixels, faults);
+        self.pixels.give_back(pixels);
+        outcomes
+    }
+
+    /// Fills a row of pixels for each picture, and says which could not be read.
+    fn decoded(
+        &self,
+        batch: &[&[u8]],
+        pixels: &mut Array4<f32>,
+        given_up: &AtomicBool,
+    ) -> Vec<Option<Error>> {
         let preprocess = &self.model.manifest.image;
-        let size = preprocess.size as usize;
-        let mut pixels = Array4::zeros((batch.len(), 3, size, size));
         let mut faults: Vec<Option<Error>> = Vec::new();
         faults.resize_with(batch.len(), || None);
-        {
-            let work = batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults);
-            // One by one: a large picture keeps one thread busy while the others go on.
-            let work = Mutex::new(work);
-            let decode = || {
-                while let Some(((bytes, plane), fault)) = { held(&work).next() } {
-                    *fault = match given_up.load(Ordering::Relaxed) {
-                        true => Some(Error::Usage("interrupted".to_owned())),
-                        false => preprocess.read(bytes, plane).err(),
-                    };
+        let work = batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults);
+        // One by one: a large picture keeps one thread busy while the others go on.
+        let work = Mutex::new(work);
+        let decode = || {
+            while let Some(((bytes, plane), fault)) = { held(&work).next() } {
+                *fault = match given_up.load(Ordering::Relaxed) {
+                    true => Some(Error::Usage("interrupted".to_owned())),
+                    false => preprocess.read(bytes, plane).err(),
+                };
+            }
+        };
+        thread::scope(|scope| {
+            let others = 1..cores().min(batch.len());
+            let others: Vec<_> = others.map(|_| scope.spawn(decode)).collect();
+            decode();
+            // A scope waits for what they do, not for their end: the next ones would find their memory taken.
+            for other in others {
+                if let Err(panic) = other.join() {
+                    std::panic::resume_unwind(panic);
                 }
-            };
-            match cores().min(batch.len()) {
-                1 => decode(),
-                threads => thread::scope(|scope| {
-                    (1..threads).for_each(|_| {
-                        scope.spawn(decode);
-                    });
-                    decode();
-                }),
+            }
+        });
+        drop(work);
+        // A broken picture keeps its place as zeros: the others' answers do not depend on it.
+        for (fault, mut plane) in faults.iter().zip(pixels.axis_iter_mut(Axis(0))) {
+            if fault.is_some() {
+                plane.fill(0.0);
             }
         }
-        // A broken picture keeps its place as zeros: the others' answers do not depend on it.
+        faults
+    }
+
+    fn embedded(&self, pixels: &Array4<f32>, faults: Vec<Option<Error>>) -> Vec<Result<Embedding>> {
         if faults.iter().all(Option::is_some) {
             return faults.into_iter().flatten().map(Err).collect();
         }
-        match self.images().and_then(|it| held(it).run(&pixels)) {
+        match self.images().and_then(|it| held(it).run(pixels)) {
             Ok(embeddings) => embeddings
                 .into_iter()
                 .zip(faults)
@@ -202,7 +229,7 @@ impl Encoder {
                 std::iter::once(err)
                     .chain(std::iter::repeat_with(again))
                     .map(Err)
-                    .take(batch.len())
+                    .take(faults.len())
                     .collect()
             }
         }

@@ -1,9 +1,9 @@
-//! `train quantize`: a model folder whose convolutions are computed in int8.
+//! `train quantize`: a model folder whose convolutions and matrices are computed in int8.
 //!
 //! Filters become int8 with a scale per output channel, what flows between them uint8 with a range seen
 //! on training data (Jacob et al., "Quantization and Training of Neural Networks for Efficient
 //! Integer-Arithmetic-Only Inference", 2018). They are written as pairs of QuantizeLinear and
-//! DequantizeLinear, which ONNX Runtime fuses into integer convolutions.
+//! DequantizeLinear, which ONNX Runtime fuses into integer convolutions and products.
 
 mod graph;
 mod ranges;

@@ -1,4 +1,4 @@
-//! An ONNX graph of ours, rewritten so that its convolutions are computed in int8.
+//! An ONNX graph of ours, rewritten so that its convolutions and matrices are computed in int8.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use prost::Message;
 use super::ranges::{Ranges, Seen};
 use super::storage::narrowed;
 use crate::protobuf::{
-    ATTRIBUTE_INT, Attribute, FLOAT, FLOAT16, Graph, INT8, INT32, Model, Node, TensorData,
+    ATTRIBUTE_INT, Attribute, FLOAT, FLOAT16, Graph, INT8, INT32, INT64, Model, Node, TensorData,
     TensorType, Type, UINT8, ValueInfo,
 };
 
@@ -20,8 +20,12 @@ const MOST_ACTIVATION: f32 = 255.0;
 const MOST_PAIR: f32 = 127.0;
 /// Thirty bits: room for what is added to a bias.
 const MOST_BIAS: f32 = 1_073_741_824.0;
+/// Integer convolutions are fast where their channels are a multiple of this.
+const CHANNELS: i64 = 4;
+/// What is computed in int8.
+const INTEGER: [&str; 2] = ["Conv", "Gemm"];
 
-/// A graph that gives out what flows between its convolutions.
+/// A graph that gives out what flows between its convolutions and matrices.
 pub struct Watched {
     /// The file's bytes.
     pub graph: Vec<u8>,
@@ -39,21 +43,21 @@ pub fn quantized(file: &[u8], watch: impl FnOnce(&Watched) -> Result<Ranges>) ->
     );
     let graph = widened(graph);
     let values = flowing(&graph);
-    ensure!(!values.is_empty(), "the graph has no convolution");
+    ensure!(!values.is_empty(), "the graph has no convolution and no matrix");
     let ranges = watch(&giving_out(&model, &graph, values))?;
     model.graph = Some(narrowed(Writer::rewritten(graph, &ranges)?));
     Ok(model.encode_to_vec())
 }
 
-/// With float32 in place of filters that are stored in half precision, and no casts of them.
+/// With float32 in place of weights that are stored in half precision, and no casts of them.
 fn widened(mut graph: Graph) -> Graph {
-    let filters: BTreeSet<String> = (graph.node.iter())
-        .filter(|it| it.op_type == "Conv")
+    let weights: BTreeSet<String> = (graph.node.iter())
+        .filter(|it| INTEGER.contains(&it.op_type.as_str()))
         .flat_map(|it| it.input[1..].to_vec())
         .collect();
     let (casts, kept): (Vec<Node>, _) = std::mem::take(&mut graph.node)
         .into_iter()
-        .partition(|it| it.op_type == "Cast" && filters.contains(&it.output[0]));
+        .partition(|it| it.op_type == "Cast" && weights.contains(&it.output[0]));
     graph.node = kept;
     let stored: BTreeSet<&String> = casts.iter().map(|it| &it.input[0]).collect();
     let (halves, kept): (Vec<TensorData>, _) = std::mem::take(&mut graph.initializer)
@@ -71,7 +75,8 @@ fn widened(mut graph: Graph) -> Graph {
     graph
 }
 
-/// What is to be eight bits wide: what convolutions take and give, and the sums of such.
+/// What is to be eight bits wide: what convolutions take and give, the sums of such, and what is multiplied by
+/// a matrix. What comes out of that is few and stays float.
 fn flowing(graph: &Graph) -> Vec<String> {
     let mut names = BTreeSet::new();
     for node in &graph.node {
@@ -81,6 +86,10 @@ fn flowing(graph: &Graph) -> Vec<String> {
                 true
             }
             "Add" => node.input.iter().all(|it| names.contains(it)),
+            "Gemm" => {
+                names.insert(node.input[0].clone());
+                false
+            }
             _ => false,
         };
         if wide {
@@ -141,7 +150,7 @@ pub fn scale(weights: &[f32], dims: &[i64]) -> f32 {
     let pair = match dims[..] {
         // One filter a channel is never added up in pairs.
         [_, 1, ..] => 0.0,
-        [_, _, 1, 1] => {
+        [_, _] | [_, _, 1, 1] => {
             weights.chunks_exact(2).fold(0.0_f32, |most, it| most.max((it[0] + it[1]).abs()))
         }
         // Who is whose neighbour depends on the kernel: the two largest of one sign might be.
@@ -159,8 +168,18 @@ pub fn scale(weights: &[f32], dims: &[i64]) -> f32 {
 
 struct Writer {
     graph: Graph,
-    /// What stands for a value once it went through eight bits, and its scale.
-    narrow: BTreeMap<String, (String, f32)>,
+    /// Values that went through eight bits.
+    narrow: BTreeMap<String, Taken>,
+}
+
+/// A value once it went through eight bits.
+#[derive(Clone)]
+struct Taken {
+    /// What it is called then.
+    name: String,
+    scale: f32,
+    /// Channels of zeros that it got.
+    missing: i64,
 }
 
 impl Writer {
@@ -169,27 +188,28 @@ impl Writer {
         let inputs: Vec<String> = graph.input.iter().map(|it| it.name.clone()).collect();
         let mut writer = Writer { graph, narrow: BTreeMap::new() };
         for input in &inputs {
-            writer.narrow(input, ranges)?;
+            let missing = writer.missing(input, &nodes);
+            writer.narrow(input, ranges, missing)?;
         }
         for mut node in nodes {
-            if node.op_type == "Conv" {
+            if INTEGER.contains(&node.op_type.as_str()) {
                 let taken = &node.input[0];
-                let (Some((_, scale)), Some(seen)) = (writer.narrow.get(taken), ranges.get(taken))
-                else {
+                let seen = ranges.get(taken).zip(writer.narrow.get(taken).cloned());
+                let Some((seen, taken)) = seen else {
                     bail!("{taken}, which {} takes, was not watched", node.name);
                 };
-                let (weight, bias) = writer.filters(&node, *scale, &seen.means)?;
+                let (weight, bias) = writer.weights(&node, &taken, &seen.means)?;
                 node.input.splice(1.., [weight, bias]);
             }
             for input in &mut node.input {
-                if let Some((narrow, _)) = writer.narrow.get(input) {
-                    input.clone_from(narrow);
+                if let Some(narrow) = writer.narrow.get(input) {
+                    input.clone_from(&narrow.name);
                 }
             }
             let outputs = node.output.clone();
             writer.graph.node.push(node);
             for output in &outputs {
-                writer.narrow(output, ranges)?;
+                writer.narrow(output, ranges, 0)?;
             }
         }
         let used: BTreeSet<&String> = writer.graph.node.iter().flat_map(|it| &it.input).collect();
@@ -198,23 +218,48 @@ impl Writer {
         Ok(Graph { initializer: kept, ..writer.graph })
     }
 
-    /// Sends a value through eight bits, if it was watched.
-    fn narrow(&mut self, value: &str, ranges: &Ranges) -> Result<()> {
+    /// How many channels of zeros an input's one reader, a convolution, would take with it to be fast.
+    fn missing(&self, input: &str, nodes: &[Node]) -> i64 {
+        let mut readers = nodes.iter().filter(|it| it.input.iter().any(|it| it == input));
+        match (readers.next(), readers.next()) {
+            (Some(it), None) if it.op_type == "Conv" => {
+                let filters = self.graph.initializer.iter().find(|has| has.name == it.input[1]);
+                // Of one input a filter it is another operation.
+                match filters.map(|it| &it.dims[..]) {
+                    Some([_, channels, ..]) if *channels != 1 => {
+                        (CHANNELS - channels % CHANNELS) % CHANNELS
+                    }
+                    _ => 0,
+                }
+            }
+            _ => 0,
+        }
+    }
+
+    /// Sends a value through eight bits, if it was watched, with `missing` more channels of zeros.
+    fn narrow(&mut self, value: &str, ranges: &Ranges, missing: i64) -> Result<()> {
         let Some(range) = ranges.get(value) else { return Ok(()) };
         let steps = Steps::of(range)?;
         let scale = self.numbers(&format!("{value}.scale"), &[], &[steps.scale]);
         let zero = self.tensor(&format!("{value}.zero"), UINT8, &[], vec![steps.zero]);
-        let whole = self.node("QuantizeLinear", &[value, &scale, &zero], None);
+        let mut whole = self.node("QuantizeLinear", &[value, &scale, &zero], None);
+        if missing != 0 {
+            // Of (batch, channels, height, width): none before, so many channels after.
+            let beside = [0, 0, 0, 0, 0, missing, 0, 0];
+            let beside = beside.iter().flat_map(|it: &i64| it.to_le_bytes()).collect();
+            let beside = self.tensor(&format!("{value}.beside"), INT64, &[8], beside);
+            whole = self.node("Pad", &[&whole, &beside, &zero], None);
+        }
         let read = self.node("DequantizeLinear", &[&whole, &scale, &zero], None);
-        self.narrow.insert(value.to_owned(), (read, steps.scale));
+        self.narrow.insert(value.to_owned(), Taken { name: read, scale: steps.scale, missing });
         Ok(())
     }
 
-    /// A convolution's filters and biases as whole numbers, a scale per output channel. What rounding
-    /// adds on average goes off the bias.
-    fn filters(&mut self, conv: &Node, taken: f32, means: &[f64]) -> Result<(String, String)> {
-        let [_, weight, bias] = &conv.input[..] else { bail!("{} has no bias", conv.name) };
-        let (dims, numbers) = self.stored(weight)?;
+    /// The weights and biases of a convolution or a matrix as whole numbers, a scale per output channel. What
+    /// rounding adds on average goes off the bias.
+    fn weights(&mut self, node: &Node, taken: &Taken, means: &[f64]) -> Result<(String, String)> {
+        let [_, weight, bias] = &node.input[..] else { bail!("{} has no bias", node.name) };
+        let (mut dims, numbers) = self.stored(weight)?;
         let (_, biases) = self.stored(bias)?;
         let (channels, row) = (biases.len(), numbers.len() / biases.len());
         let kernel = dims[2..].iter().product::<i64>() as usize;
@@ -222,7 +267,7 @@ impl Writer {
         let (mut steps, mut offsets) = (Vec::new(), Vec::new());
         for (at, (weights, bias)) in numbers.chunks_exact(row).zip(&biases).enumerate() {
             // A filter of zeros leaves the bias alone, which must fit all the same.
-            let scale = scale(weights, &dims).max(bias.abs() / (taken * MOST_BIAS));
+            let scale = scale(weights, &dims).max(bias.abs() / (taken.scale * MOST_BIAS));
             let mut added = 0.0;
             for (slot, weight) in weights.iter().enumerate() {
                 let rounded = (weight / scale).round();
@@ -232,14 +277,16 @@ impl Writer {
                 let mean = means.get(input).copied().unwrap_or_default();
                 added += f64::from(rounded * scale - weight) * mean;
             }
-            let step = scale * taken;
+            whole.resize(whole.len() + taken.missing as usize * kernel, 0);
+            let step = scale * taken.scale;
             let bias = (f64::from(*bias) - added) / f64::from(step);
             offsets.extend((bias.round() as i32).to_le_bytes());
             scales.push(scale);
             steps.push(step);
         }
-        // By the convolution's name: others may share a constant, but not what it becomes.
-        let [weight, bias] = ["weight", "bias"].map(|it| format!("{}.{it}", conv.name));
+        dims[1] += taken.missing;
+        // By the node's name: others may share a constant, but not what it becomes.
+        let [weight, bias] = ["weight", "bias"].map(|it| format!("{}.{it}", node.name));
         let weight = self.along_channels(&weight, INT8, &dims, whole, &scales, vec![0; channels]);
         let zeros = vec![0; 4 * channels];
         let bias = self.along_channels(&bias, INT32, &[channels as i64], offsets, &steps, zeros);

@@ -1,5 +1,5 @@
-//! Matrices and tables that stay float in the arithmetic, stored in eight bits: a scale per row, by which
-//! ONNX Runtime multiplies them once, when it loads the graph.
+//! Tables that stay float in the arithmetic, stored in eight bits: a scale per row, by which ONNX Runtime
+//! multiplies them once, when it loads the graph.
 
 use std::collections::BTreeSet;
 
@@ -8,18 +8,15 @@ use half::f16;
 use super::graph::MOST_WEIGHT;
 use crate::protobuf::{ATTRIBUTE_INT, Attribute, FLOAT, FLOAT16, Graph, INT8, Node, TensorData};
 
-/// The graph with what it multiplies by and looks up in stored as int8.
+/// The graph with what it looks up in stored as int8.
 pub fn narrowed(mut graph: Graph) -> Graph {
-    let matrices: BTreeSet<String> = (graph.node.iter())
-        .filter_map(|it| match it.op_type.as_str() {
-            "Gemm" => it.input.get(1),
-            "Gather" => it.input.first(),
-            _ => None,
-        })
+    let tables: BTreeSet<String> = (graph.node.iter())
+        .filter(|it| it.op_type == "Gather")
+        .filter_map(|it| it.input.first())
         .cloned()
         .collect();
     let mut added = Vec::new();
-    for name in matrices {
+    for name in tables {
         // What is stored in half precision goes through a cast to the name that it is read by.
         let cast = graph.node.iter().position(|it| it.op_type == "Cast" && it.output[0] == name);
         let stored = cast.map_or(&name, |at| &graph.node[at].input[0]);

@@ -5,6 +5,7 @@ use dualpath::encoder;
 use ndarray::{Array2, Array4};
 use ort::session::Session;
 use ort::value::Tensor;
+use prost::Message;
 use tch::Device;
 
 use super::graph::{quantized, scale};
@@ -13,6 +14,7 @@ use crate::net::image::{self, Backbone, Head, Stride};
 use crate::net::text::{self, Form};
 use crate::net::{Layer, Pooling};
 use crate::onnx::{self, Input, Precision};
+use crate::protobuf::Model;
 use crate::torch::{Parameters, numbers};
 
 fn written(path: &[Layer], input: Input, precision: Precision) -> Vec<u8> {
@@ -53,6 +55,8 @@ fn a_quantized_image_path_says_nearly_the_same() {
     let tensor = || Tensor::from_array(pictures.clone()).unwrap().into();
     let whole = quantized(&graph, |watched| ranges::of_input(watched, tensor())).unwrap();
     assert!(whole.len() < graph.len());
+    // Of the three colours and one of zeros.
+    assert_integer(&whole, Some(&[32, 4, 3, 3]));
     assert_alike(&embedded(&graph, tensor()), &embedded(&whole, tensor()));
     let again = quantized(&whole, |_| panic!("it is not watched")).unwrap_err();
     assert!(again.to_string().contains("quantized already"), "{again}");
@@ -70,7 +74,28 @@ fn a_quantized_text_path_says_nearly_the_same() {
         });
         let tensor = || Tensor::from_array(tokens.clone()).unwrap().into();
         let whole = quantized(&graph, |watched| ranges::of_input(watched, tensor())).unwrap();
+        assert_integer(&whole, None);
         assert_alike(&embedded(&graph, tensor()), &embedded(&whole, tensor()));
+    }
+}
+
+/// Every convolution and every matrix takes whole numbers; the first one's weights have these dimensions.
+fn assert_integer(file: &[u8], first: Option<&[i64]>) {
+    let graph = Model::decode(file).unwrap().graph.unwrap();
+    let made_by = |value: &str| graph.node.iter().find(|it| it.output[0] == value);
+    let nodes = || graph.node.iter().filter(|it| ["Conv", "Gemm"].contains(&it.op_type.as_str()));
+    assert!(nodes().any(|it| it.op_type == "Gemm"));
+    for node in nodes() {
+        for input in &node.input {
+            let from = made_by(input).map(|it| it.op_type.as_str());
+            assert_eq!(from, Some("DequantizeLinear"), "{input} of {}", node.name);
+        }
+    }
+    let stored = &made_by(&nodes().next().unwrap().input[1]).unwrap().input[0];
+    let stored = graph.initializer.iter().find(|it| it.name == *stored).unwrap();
+    assert_eq!(stored.raw_data.len() as i64, stored.dims.iter().product::<i64>());
+    if let Some(first) = first {
+        assert_eq!(stored.dims, first);
     }
 }
 
