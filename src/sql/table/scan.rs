@@ -384,6 +384,7 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
         None => Rows::Between(first, last),
     };
     let store = table.store();
+    store.read_mapped();
     if let Some(rowids) = few(&rows, store)? {
         cursor.rows = looked_up(store, &query, rowids, beyond..=within, count)?;
         return Ok(cursor);
