@@ -4,7 +4,10 @@
 //! query's distance from the list's centre. A row whose estimate stays behind the last answer by more
 //! than that is none. Lists near the query come first, so that the last answer is soon near.
 
-use super::code::{Asked, GROUP};
+use std::sync::Arc;
+
+use super::code::{Asked, Coded, Coder, GROUP};
+use super::crew::{Crew, crewed};
 use super::kernel::{dot, products};
 use super::nearest::{Found, Hit, Search, Want, slack};
 use super::plane::BYTES;
@@ -14,6 +17,11 @@ use crate::error::Result;
 
 /// Lists whose rows are estimated before the first are looked at; then twice as many each time.
 const FIRST_LISTS: usize = 4;
+/// Bytes of codes that are estimated between two looks at most.
+const MOST_CODES: usize = 4 * 1024 * 1024;
+/// Lists whose rows are estimated while those before are looked at; of fewer the look shows how near
+/// the next must be.
+const LISTS_AHEAD: usize = 16;
 /// Of a first look, the rows per row wanted.
 const FIRST_ROWS: usize = 2;
 /// Rows in question that are held at a time.
@@ -26,6 +34,7 @@ pub fn certain(
     lists: &Lists,
     query: &Embedding,
     want: &Want,
+    threads: usize,
 ) -> Result<Vec<Hit>> {
     if want.count == 0 {
         return Ok(Vec::new());
@@ -38,19 +47,74 @@ pub fn certain(
     let mut order: Vec<usize> = (0..lists.lists.len()).collect();
     order.sort_unstable_by(|a, b| near[*b].total_cmp(&near[*a]));
     let asked = lists.coder.ask(&lists.coder.rotated(query.as_slice()));
-    let mut at_once = FIRST_LISTS;
-    let mut rest = &order[..];
-    while !rest.is_empty() {
-        let (now, later) = rest.split_at(at_once.min(rest.len()));
-        for at in now {
-            sieve.open(&asked, *at, near[*at])?;
+    let after = want.after.map_or(f64::NEG_INFINITY, |it| it.distance);
+    let sift = |part: &Part| part.sifted(&lists.coder, &asked, after);
+    crewed(threads, sift, |crew| {
+        let mut rest = order.iter().copied();
+        let mut at_once = FIRST_LISTS;
+        loop {
+            let ahead = crew.is_several() && LISTS_AHEAD <= at_once;
+            if !ahead {
+                sieve.look(false)?;
+            }
+            let parts = sieve.parts(&mut rest, at_once, &near)?;
+            if parts.is_empty() {
+                break;
+            }
+            crew.start(parts);
+            if ahead {
+                sieve.look(false)?;
+            }
+            sieve.take(crew)?;
+            at_once *= 2;
         }
-        sieve.look(false)?;
-        rest = later;
-        at_once *= 2;
-    }
+        Ok(())
+    })?;
     sieve.look(true)?;
     sieve.search.settled(source)
+}
+
+/// A list to be estimated.
+struct Part {
+    coded: Arc<Coded>,
+    /// The query's dot product with the centre, and its distance.
+    near: f32,
+    away: f32,
+    /// The farthest that an answer can be.
+    farthest: f64,
+}
+
+/// A row that is not ruled out.
+struct Left {
+    /// The nearest it can be.
+    nearest: f64,
+    estimate: f32,
+    block: i64,
+    slot: usize,
+}
+
+impl Part {
+    /// The rows that can be answers, of which none is surely nearer than `after`.
+    fn sifted(&self, coder: &Coder, asked: &Asked, after: f64) -> Vec<Left> {
+        let Part { coded, near, away, farthest } = self;
+        let least = (1.0 - farthest) as f32 - f32::EPSILON;
+        let mut left = Vec::new();
+        for (group, (block, first)) in coded.groups.iter().enumerate() {
+            let estimates = coder.estimate(asked, coded, group, *near);
+            let margins = coder.margins(asked, coded, group, *away);
+            let most: [f32; GROUP] = std::array::from_fn(|at| estimates[at] + margins[at]);
+            for at in (0..GROUP).filter(|at| least <= most[*at]) {
+                let (estimate, margin) = (estimates[at], margins[at]);
+                let before = 1.0 - f64::from(estimate) + f64::from(margin) < after;
+                if before || !estimate.is_finite() {
+                    continue;
+                }
+                let nearest = 1.0 - f64::from(most[at]);
+                left.push(Left { nearest, estimate, block: *block, slot: first + at });
+            }
+        }
+        left
+    }
 }
 
 struct Sieve<'a, S> {
@@ -79,36 +143,38 @@ impl<S: Listed> Sieve<'_, S> {
         })
     }
 
-    /// Estimates the rows of a list, and keeps those that can be answers.
-    fn open(&mut self, asked: &Asked, at: usize, near: f32) -> Result<()> {
-        let Lists { coder, lists, .. } = self.lists;
-        let (square, off) = self.lists.away(at, near);
-        let away = (square + off).sqrt();
-        let coded = self.source.codes(lists[at].list)?;
-        let mut farthest = self.search.farthest();
-        for (group, (block, first)) in coded.groups.iter().enumerate() {
-            let estimates = coder.estimate(asked, &coded, group, near);
-            let margins = coder.margins(asked, &coded, group, away);
-            let least = (1.0 - farthest) as f32 - f32::EPSILON;
-            let most: [f32; GROUP] = std::array::from_fn(|at| estimates[at] + margins[at]);
-            for at in (0..GROUP).filter(|at| least <= most[*at]) {
-                // Whether it is surely before the page that is asked for.
-                let nearest = 1.0 - f64::from(estimates[at]) + f64::from(margins[at]);
-                let before = self.want.after.is_some_and(|after| nearest < after.distance);
-                if before || !estimates[at].is_finite() {
-                    continue;
-                }
-                let Some(found) = self.source.allowed(&self.want.rows, *block, first + at)? else {
-                    continue;
-                };
-                self.left.push((1.0 - f64::from(most[at]), estimates[at], found));
-            }
-            if MOST_IN_QUESTION < self.left.len() {
-                self.look(true)?;
-                farthest = self.search.farthest();
+    /// The next lists, up to so many.
+    fn parts(
+        &self,
+        rest: &mut impl Iterator<Item = usize>,
+        most: usize,
+        near: &[f32],
+    ) -> Result<Vec<Part>> {
+        let farthest = self.search.farthest();
+        let (mut parts, mut bytes) = (Vec::new(), 0);
+        while parts.len() < most
+            && bytes < MOST_CODES
+            && let Some(at) = rest.next()
+        {
+            let (square, off) = self.lists.away(at, near[at]);
+            let coded = self.source.codes(self.lists.lists[at].list)?;
+            bytes += coded.bytes();
+            parts.push(Part { coded, near: near[at], away: (square + off).sqrt(), farthest });
+        }
+        Ok(parts)
+    }
+
+    /// Keeps the rows that the crew has not ruled out.
+    fn take(&mut self, crew: &mut Crew<'_, Part, Vec<Left>>) -> Result<()> {
+        for Left { nearest, estimate, block, slot } in crew.finish()?.into_iter().flatten() {
+            if let Some(found) = self.source.allowed(&self.want.rows, block, slot)? {
+                self.left.push((nearest, estimate, found));
             }
         }
-        Ok(())
+        match MOST_IN_QUESTION < self.left.len() {
+            true => self.look(true),
+            false => Ok(()),
+        }
     }
 
     /// Meets the rows that look nearest, so that fewer are left; then, if `all`, those.

@@ -8,6 +8,7 @@
 pub mod plane;
 mod kernel;
 mod nearest;
+mod crew;
 mod probe;
 mod certain;
 mod effort;
@@ -16,6 +17,7 @@ pub mod cluster;
 mod rotation;
 
 pub use certain::certain;
+pub use crew::{MOST_THREADS, threads, use_threads};
 pub use effort::{Effort, LEVELS, Learned};
 pub use kernel::name as simd;
 pub use nearest::{Found, Hit, Rows, Show, Source, Want, nearest};

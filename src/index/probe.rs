@@ -7,8 +7,7 @@
 //! know their own error.
 
 use std::collections::BinaryHeap;
-use std::rc::Rc;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use super::code::{Coded, Coder, GROUP};
 use super::effort::{Effort, Learned};
@@ -86,7 +85,7 @@ pub trait Listed: Source {
     fn tail(&self, show: &mut Show<'_>) -> Result<()>;
 
     /// The codes of a list.
-    fn codes(&self, list: i64) -> Result<Rc<Coded>>;
+    fn codes(&self, list: i64) -> Result<Arc<Coded>>;
 
     /// The rowid of a row known by its block and slot.
     fn rowid(&self, found: &Found) -> Result<i64>;

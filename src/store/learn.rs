@@ -66,7 +66,7 @@ impl Store {
         for (rowid, query) in &queries {
             let others = |hits: Vec<Hit>| hits.into_iter().filter(|it| it.rowid != *rowid);
             let nearest: Vec<Hit> =
-                others(certain(self, lists, query, &want)?).take(NEAREST).collect();
+                others(certain(self, lists, query, &want, 1)?).take(NEAREST).collect();
             let Some(last) = nearest.last() else {
                 continue;
             };

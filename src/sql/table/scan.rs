@@ -7,7 +7,7 @@ use super::options::{is_recall, not_recall};
 use super::{CONTENT_ROWID, DISTANCE, Dualpath, EMBEDDING, IMAGE, K, KIND, RECALL, TEXT};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
-use crate::index::{Hit, Lists, Rows, Source, Want, certain, likely, nearest};
+use crate::index::{Hit, Lists, Rows, Source, Want, certain, likely, nearest, threads};
 use crate::sqlite::{Argument, Constraint, Operator, Plan, Value, Verdict};
 use crate::store::Store;
 
@@ -210,7 +210,7 @@ impl Neighbours {
         let few = |lists: &Lists, count: usize| count * LOOKED_UP as usize <= lists.rows();
         let hits = match store.lists()? {
             Some(lists) if exact && lists.coder.is_bounded() && few(&lists, want.count) => {
-                certain(store, &lists, query, want)?
+                certain(store, &lists, query, want, threads())?
             }
             Some(lists) if !exact && few(&lists, *shown + want.count) => {
                 // Its order does not depend on how many rows are wanted, so it is that of one search.
