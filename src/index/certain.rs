@@ -19,9 +19,9 @@ use crate::error::Result;
 const FIRST_LISTS: usize = 4;
 /// Bytes of codes that are estimated between two looks at most.
 const MOST_CODES: usize = 4 * 1024 * 1024;
-/// Lists whose rows are estimated while those before are looked at; of fewer the look shows how near
-/// the next must be.
-const LISTS_AHEAD: usize = 16;
+/// Lists that other threads estimate while the rows of those before are read; before fewer, the rows show how
+/// near the next must be.
+const LISTS_AHEAD: usize = 32;
 /// Of a first look, the rows per row wanted.
 const FIRST_ROWS: usize = 2;
 /// Rows in question that are held at a time.
@@ -63,10 +63,11 @@ pub fn certain(
             }
             crew.start(parts);
             if ahead {
-                sieve.look(false)?;
+                sieve.look(true)?;
+            } else {
+                at_once *= 2;
             }
             sieve.take(crew)?;
-            at_once *= 2;
         }
         Ok(())
     })?;

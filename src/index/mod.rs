@@ -18,7 +18,7 @@ mod rotation;
 
 pub use certain::certain;
 pub use crew::{MOST_THREADS, threads, use_threads};
-pub use effort::{Effort, LEVELS, Learned};
+pub use effort::{Aim, Effort, LEVELS, Learned};
 pub use kernel::name as simd;
 pub use nearest::{Found, Hit, Rows, Show, Source, Want, nearest};
 pub use probe::{List, Listed, Lists, likely};

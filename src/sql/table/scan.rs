@@ -215,8 +215,8 @@ impl Neighbours {
             Some(lists) if !exact && few(&lists, *shown + want.count) => {
                 // Its order does not depend on how many rows are wanted, so it is that of one search.
                 let whole = Want { count: *shown + want.count, after: None, ..want.clone() };
-                let effort = lists.learned.effort(*recall);
-                let mut hits = likely(store, &lists, query, &whole, effort)?;
+                let aim = lists.learned.aim(*recall);
+                let mut hits = likely(store, &lists, query, &whole, aim)?;
                 hits.retain(|it| want.after.is_none_or(|after| after < *it));
                 hits
             }
