@@ -215,6 +215,52 @@ fn exact_answers_are_those_of_the_twin_in_a_crowd() {
     .budget_ms(4_000);
 }
 
+#[test]
+fn several_threads_answer_as_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let connection = filled(&folder.path().join("t.db"), 6_000);
+    let threads = |count: i64| number(&connection, &format!("SELECT dualpath_threads({count})"));
+    for seed in 0..10 {
+        let to = vector(70_000 + 11 * seed);
+        for rest in ["LIMIT 10", "LIMIT 300", "LIMIT 20 OFFSET 100", ""] {
+            for filter in ["", " AND rowid > 3000", " AND distance > 0.3"] {
+                let sql = format!(
+                    "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 1{filter} ORDER BY distance {rest}"
+                );
+                let [one, two, three] = [1, 2, 3].map(|count| {
+                    assert_eq!(threads(count), count);
+                    nearest(&connection, &to, &sql).unwrap()
+                });
+                assert!(!one.is_empty() && one == two && one == three);
+            }
+        }
+    }
+    assert_eq!(threads(1), 1);
+    for (count, words) in [("0", "0 threads"), ("65", "1 to 64"), ("'two'", "count")] {
+        let sql = format!("SELECT dualpath_threads({count})");
+        let outcome = connection.query_row(&sql, [], |_| Ok(()));
+        assert!(host::message(outcome).contains(words));
+    }
+}
+
+#[test]
+fn a_search_reads_through_a_mapping_unless_the_host_has_said_how() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("t.db");
+    filled(&database, 500);
+    let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 ORDER BY distance LIMIT 1";
+    for (before, expected) in
+        [("SELECT 1", 1 << 30..i64::MAX), ("PRAGMA mmap_size = 4096", 4096..4097)]
+    {
+        let connection = open(&database);
+        let mut statement = connection.prepare(before).unwrap();
+        let mut rows = statement.query([]).unwrap();
+        while rows.next().unwrap().is_some() {}
+        nearest(&connection, &vector(1), sql).unwrap();
+        assert!(expected.contains(&number(&connection, "PRAGMA mmap_size")));
+    }
+}
+
 /// A file whose codes have no bounds: searched exactly by reading all, until it is rebuilt.
 #[test]
 fn a_database_of_format_3_opens() {

@@ -42,6 +42,7 @@ fn the_surface_is_documented() {
             "dualpath_runtime",
             "dualpath_status",
             "dualpath_sync",
+            "dualpath_threads",
             "dualpath_triggers",
             "dualpath_version",
             "embed_add",

@@ -156,6 +156,8 @@ def build(peer, arguments):
 def query(peer, arguments):
     queries = np.load(arguments.data + "/queries.npy")
     truth = np.load(arguments.data + "/truth.npy")
+    rows = np.load(arguments.data + "/rows.npy", mmap_mode="r")
+    warming = np.array(rows[:: max(1, len(rows) // 500)])
     before = status("RssAnon")
     started = time.perf_counter()
     if isinstance(peer, dict):
@@ -173,6 +175,12 @@ def query(peer, arguments):
         if first is None:
             search(queries[-1], K)
             first = (time.perf_counter() - started) * 1e3
+            # Everyone's pages, codes and mappings are warm before the first setting is measured.
+            begun = time.perf_counter()
+            for it in warming:
+                search(it, K)
+                if SECONDS / 4 < time.perf_counter() - begun:
+                    break
         for it in queries[:10]:
             search(it, K)
         took, found = [], 0

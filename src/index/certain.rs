@@ -4,8 +4,11 @@
 //! query's distance from the list's centre. A row whose estimate stays behind the last answer by more
 //! than that is none. Lists near the query come first, so that the last answer is soon near.
 
+use std::sync::Arc;
+
 use super::aspect::{Aspect, Lists};
-use super::code::{Asked, GROUP};
+use super::code::{Asked, Coded, Coder, GROUP};
+use super::crew::{Crew, crewed};
 use super::measure::Measure;
 use super::nearest::{Found, Hit, Search, Want};
 use super::probe::Listed;
@@ -13,6 +16,11 @@ use crate::error::Result;
 
 /// Lists whose rows are estimated before the first are looked at; then twice as many each time.
 const FIRST_LISTS: usize = 4;
+/// Bytes of codes that are estimated between two looks at most.
+const MOST_CODES: usize = 4 * 1024 * 1024;
+/// Lists that other threads estimate while the rows of those before are read; before fewer, the rows show how
+/// near the next must be.
+const LISTS_AHEAD: usize = 32;
 /// Of a first look, the rows per row wanted.
 const FIRST_ROWS: usize = 2;
 /// Rows in question that are held at a time.
@@ -25,6 +33,7 @@ pub fn certain(
     lists: &Lists,
     measure: &Measure,
     want: &Want,
+    threads: usize,
 ) -> Result<Vec<Hit>> {
     if want.count == 0 {
         return Ok(Vec::new());
@@ -35,21 +44,76 @@ pub fn certain(
     let (asked, aspects) = lists.seen_by(measure);
     let mut order: Vec<usize> = (0..lists.lists.len()).collect();
     order.sort_unstable_by(|a, b| aspects[*b].near.total_cmp(&aspects[*a].near));
-    let mut at_once = FIRST_LISTS;
-    let mut rest = &order[..];
-    while !rest.is_empty() {
-        let (now, later) = rest.split_at(at_once.min(rest.len()));
-        for at in now {
-            sieve.open(&asked, *at, &aspects[*at])?;
+    let after = want.after.map_or(f64::NEG_INFINITY, |it| measure.key(it.distance));
+    let sift = |part: &Part| part.sifted(&lists.coder, &asked, measure.base(), after);
+    crewed(threads, sift, |crew| {
+        let mut rest = order.iter().copied();
+        let mut at_once = FIRST_LISTS;
+        loop {
+            let ahead = crew.is_several() && LISTS_AHEAD <= at_once;
+            if !ahead {
+                sieve.look(false)?;
+            }
+            let parts = sieve.parts(&mut rest, at_once, &aspects)?;
+            if parts.is_empty() {
+                break;
+            }
+            crew.start(parts);
+            if ahead {
+                sieve.look(true)?;
+            } else {
+                at_once *= 2;
+            }
+            sieve.take(crew)?;
         }
-        sieve.look(false)?;
-        rest = later;
-        at_once *= 2;
-    }
+        Ok(())
+    })?;
     sieve.look(true)?;
     sieve.search.settled(source)
 }
 
+/// A list to be estimated.
+struct Part {
+    coded: Arc<Coded>,
+    aspect: Aspect,
+    /// The farthest that an answer can be.
+    farthest: f64,
+}
+
+/// A row that is not ruled out.
+struct Left {
+    /// The nearest it can be.
+    nearest: f64,
+    estimate: f32,
+    block: i64,
+    slot: usize,
+}
+
+impl Part {
+    /// The rows that can be answers, of which none is surely nearer than `after`; keys are `base` less scores.
+    fn sifted(&self, coder: &Coder, asked: &Asked, base: f64, after: f64) -> Vec<Left> {
+        let Part { coded, aspect, farthest } = self;
+        let least = (base - farthest - rounding(base, *farthest)) as f32;
+        let mut left = Vec::new();
+        for (group, (block, first)) in coded.groups.iter().enumerate() {
+            let estimates = coder.estimate(asked, coded, group, aspect);
+            let margins = coder.margins(asked, coded, group, aspect);
+            let most: [f32; GROUP] = std::array::from_fn(|at| estimates[at] + margins[at]);
+            for at in (0..GROUP).filter(|at| least <= most[*at]) {
+                let (estimate, margin) = (estimates[at], margins[at]);
+                let before = base - f64::from(estimate) + f64::from(margin) < after;
+                if before || !estimate.is_finite() {
+                    continue;
+                }
+                let nearest = base - f64::from(most[at]);
+                left.push(Left { nearest, estimate, block: *block, slot: first + at });
+            }
+        }
+        left
+    }
+}
+
+/// An exact search over lists as it goes.
 struct Sieve<'a, S> {
     source: &'a S,
     lists: &'a Lists,
@@ -75,36 +139,37 @@ impl<S: Listed> Sieve<'_, S> {
         })
     }
 
-    /// Estimates the rows of a list, and keeps those that can be answers.
-    fn open(&mut self, asked: &Asked, at: usize, aspect: &Aspect) -> Result<()> {
-        let Lists { coder, lists, .. } = self.lists;
-        let base = self.measure.base();
-        let after = self.want.after.map(|it| self.measure.key(it.distance));
-        let coded = self.source.codes(lists[at].list)?;
-        let mut farthest = self.search.farthest();
-        for (group, (block, first)) in coded.groups.iter().enumerate() {
-            let estimates = coder.estimate(asked, &coded, group, aspect);
-            let margins = coder.margins(asked, &coded, group, aspect);
-            let least = (base - farthest - rounding(base, farthest)) as f32;
-            let most: [f32; GROUP] = std::array::from_fn(|at| estimates[at] + margins[at]);
-            for at in (0..GROUP).filter(|at| least <= most[*at]) {
-                // Whether it is surely before the page that is asked for.
-                let most_key = base - f64::from(estimates[at]) + f64::from(margins[at]);
-                let before = after.is_some_and(|after| most_key < after);
-                if before || !estimates[at].is_finite() {
-                    continue;
-                }
-                let Some(found) = self.source.allowed(&self.want.rows, *block, first + at)? else {
-                    continue;
-                };
-                self.left.push((base - f64::from(most[at]), estimates[at], found));
-            }
-            if MOST_IN_QUESTION < self.left.len() {
-                self.look(true)?;
-                farthest = self.search.farthest();
+    /// The next lists, up to so many.
+    fn parts(
+        &self,
+        rest: &mut impl Iterator<Item = usize>,
+        most: usize,
+        aspects: &[Aspect],
+    ) -> Result<Vec<Part>> {
+        let farthest = self.search.farthest();
+        let (mut parts, mut bytes) = (Vec::new(), 0);
+        while parts.len() < most
+            && bytes < MOST_CODES
+            && let Some(at) = rest.next()
+        {
+            let coded = self.source.codes(self.lists.lists[at].list)?;
+            bytes += coded.bytes();
+            parts.push(Part { coded, aspect: aspects[at], farthest });
+        }
+        Ok(parts)
+    }
+
+    /// Keeps the rows that the crew has not ruled out.
+    fn take(&mut self, crew: &mut Crew<'_, Part, Vec<Left>>) -> Result<()> {
+        for Left { nearest, estimate, block, slot } in crew.finish()?.into_iter().flatten() {
+            if let Some(found) = self.source.allowed(&self.want.rows, block, slot)? {
+                self.left.push((nearest, estimate, found));
             }
         }
-        Ok(())
+        match MOST_IN_QUESTION < self.left.len() {
+            true => self.look(true),
+            false => Ok(()),
+        }
     }
 
     /// Meets the rows that look nearest, so that fewer are left; then, if `all`, those.

@@ -13,6 +13,7 @@ mod kernel;
 mod measure;
 mod nearest;
 mod aspect;
+mod crew;
 mod probe;
 mod certain;
 mod effort;
@@ -22,7 +23,8 @@ mod rotation;
 
 pub use aspect::{List, Lists};
 pub use certain::certain;
-pub use effort::{Effort, LEVELS, Learned};
+pub use crew::{MOST_THREADS, threads, use_threads};
+pub use effort::{Aim, Effort, LEVELS, Learned};
 pub use form::{Form, Storage};
 pub use kernel::name as simd;
 pub use measure::Measure;

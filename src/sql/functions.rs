@@ -140,6 +140,21 @@ pub fn dualpath_device(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
     Ok(encoder::device_wanted().into())
 }
 
+/// `dualpath_threads([count])`: how many threads a search computes with.
+pub fn dualpath_threads(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
+    let most = index::MOST_THREADS;
+    match arguments.first() {
+        None => {}
+        Some(Value::Null) => return Ok(Output::Null),
+        Some(Value::Integer(count)) => match usize::try_from(*count) {
+            Ok(count) if (1..=most).contains(&count) => index::use_threads(count),
+            _ => return Err(Error::Usage(format!("{count} threads are asked for (1 to {most})"))),
+        },
+        Some(other) => return Err(wrong_type("the count", other, "INTEGER")),
+    }
+    Ok(Output::Integer(index::threads() as i64))
+}
+
 /// `dualpath_debug()`: what a bug report needs, as JSON.
 pub fn dualpath_debug(_: &Context, _: &[Value<'_>]) -> Result<Output> {
     let runtime = match encoder::runtime_state() {

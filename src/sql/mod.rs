@@ -25,6 +25,7 @@ pub fn register(db: &Db) -> Result<()> {
     db.function("dualpath_debug", 0..=0, Flags::DirectOnly, dualpath_debug)?;
     db.function("dualpath_runtime", 0..=1, Flags::DirectOnly, dualpath_runtime)?;
     db.function("dualpath_device", 0..=1, Flags::DirectOnly, dualpath_device)?;
+    db.function("dualpath_threads", 0..=1, Flags::DirectOnly, dualpath_threads)?;
     db.function("dualpath_check", 1..=1, Flags::DirectOnly, dualpath_check)?;
     db.function("dualpath_status", 1..=1, Flags::DirectOnly, dualpath_status)?;
 

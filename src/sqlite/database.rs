@@ -9,6 +9,7 @@ use sqlite3ext_sys::{
 use super::api::{self, api};
 use super::blob::Blob;
 use super::statement::Statement;
+use super::value::Value;
 use crate::error::{Error, Result};
 
 /// One connection, open as long as the callback or the table that it was handed to.
@@ -87,6 +88,19 @@ impl Db {
             api!(file_control(self.raw, schema.as_ptr(), SQLITE_FCNTL_DATA_VERSION as c_int, slot))
         };
         if code == SQLITE_OK as c_int { Ok(version) } else { Err(api::last_error(self.raw, "")) }
+    }
+
+    /// Has a schema's file read through a mapping, up to the size that this SQLite was built for, unless
+    /// the connection has a setting of its own (`PRAGMA mmap_size`). Without one each page costs a
+    /// call of the operating system.
+    pub fn read_mapped(&self, schema: &str) -> Result<()> {
+        let pragma = format!("PRAGMA {}.mmap_size", quoted(schema));
+        let mut asked = self.prepare(&pragma)?;
+        if asked.step()? && asked.value(0)? == Value::Integer(0) {
+            asked.reset();
+            self.execute(&format!("{pragma} = {}", i64::MAX))?;
+        }
+        Ok(())
     }
 
     /// Such as 3040001 for SQLite 3.40.1.

@@ -4,16 +4,20 @@ use super::Store;
 use super::statements::integer;
 use crate::error::Result;
 use crate::index::{
-    Effort, Found, Hit, LEVELS, Learned, Lists, Measure, Rows, Source, Want, certain, likely,
+    Aim, Effort, Found, Hit, LEVELS, Learned, Lists, Measure, Rows, Source, Want, certain, likely,
 };
 use crate::sqlite::Value;
 
 /// Rows that are searched for.
 const SAMPLE: usize = 100;
+/// Rows that are searched for by a commit that wrote little.
+const SMALL_SAMPLE: usize = 50;
 /// Nearest rows that are to be found of each.
 const NEAREST: usize = 10;
 /// What was learned holds until the table is so many times larger.
 const GROWN: usize = 2;
+/// And until one in so many of its lists is newer, as rows of another kind came.
+const NEWER: usize = 8;
 
 impl Store {
     /// What was learned of these many rows, or nothing yet.
@@ -33,29 +37,39 @@ impl Store {
         Ok(text.unwrap_or_default())
     }
 
-    /// Learns anew, if lists are `new` or the table has grown.
-    pub(super) fn learn(&self, new: bool) -> Result<()> {
+    /// Learns anew, if lists are `new`, the table has grown or many of its lists have come since; `thoroughly`
+    /// unless little was written.
+    pub(super) fn learn(&self, new: bool, thoroughly: bool) -> Result<()> {
         let Some(lists) = self.lists()?.filter(|it| it.coder.is_bounded()) else {
             return Ok(());
         };
         let text = self.learned_text()?;
         let before = text.split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(0);
         let rows = lists.rows();
-        if rows <= NEAREST || !new && rows < GROWN * before && before < GROWN * rows {
+        let sql = "SELECT value FROM {config} WHERE key = 'learned_list'";
+        let known = self.first(sql, &[], |row| integer(row, 0))?.unwrap_or(i64::MAX);
+        let newer = lists.lists.iter().filter(|it| known < it.list).count();
+        let holds = rows < GROWN * before && before < GROWN * rows;
+        if rows <= NEAREST || !new && holds && NEWER * newer < lists.lists.len() {
             return Ok(());
         }
-        let learned = self.learned_from(&lists)?;
+        let learned = self.learned_from(&lists, if thoroughly { SAMPLE } else { SMALL_SAMPLE })?;
         let found: Vec<String> = learned.found().map(|it| format!("{it:.4}")).collect();
         self.run(
             "INSERT OR REPLACE INTO {config}(key, value) VALUES ('learned', ?1)",
             &[Value::Text(&format!("{rows} {}", found.join(" ")))],
         )?;
+        let newest = lists.lists.iter().map(|it| it.list).max().unwrap_or(0);
+        self.run(
+            "INSERT OR REPLACE INTO {config}(key, value) VALUES ('learned_list', ?1)",
+            &[Value::Integer(newest)],
+        )?;
         self.changed();
         Ok(())
     }
 
-    fn learned_from(&self, lists: &Lists) -> Result<Learned> {
-        let sample = self.sample(lists.rows())?;
+    fn learned_from(&self, lists: &Lists, sample: usize) -> Result<Learned> {
+        let sample = self.sample(lists.rows(), sample)?;
         let mut queries = Vec::with_capacity(sample.len());
         let form = self.made.form();
         self.whole(&sample, &mut |found, it| queries.push((found.rowid, Measure::new(form, it))))?;
@@ -67,13 +81,14 @@ impl Store {
         for (rowid, query) in &queries {
             let others = |hits: Vec<Hit>| hits.into_iter().filter(|it| it.rowid != *rowid);
             let nearest: Vec<Hit> =
-                others(certain(self, lists, query, &want)?).take(NEAREST).collect();
+                others(certain(self, lists, query, &want, 1)?).take(NEAREST).collect();
             let Some(last) = nearest.last() else {
                 continue;
             };
             wanted += nearest.len();
             for (level, found) in LEVELS.into_iter().zip(&mut found) {
-                let hits = likely(self, lists, query, &want, Effort::foreseeing(level))?;
+                let aim = Aim::same(Effort::foreseeing(level));
+                let hits = likely(self, lists, query, &want, aim)?;
                 let right = others(hits).filter(|it| it.distance <= last.distance).count();
                 *found += right.min(nearest.len());
             }
@@ -83,8 +98,8 @@ impl Store {
     }
 
     /// Rows spread evenly over all lists.
-    fn sample(&self, rows: usize) -> Result<Vec<Found>> {
-        let every = (rows / SAMPLE).max(1);
+    fn sample(&self, rows: usize, count: usize) -> Result<Vec<Found>> {
+        let every = (rows / count).max(1);
         let (mut places, mut before) = (Vec::new(), 0);
         let sql = "SELECT block, count FROM {blocks} WHERE {listed} <= block ORDER BY block";
         self.each(sql, &[], |row| {

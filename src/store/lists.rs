@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::blocks::{ROWID_BYTES, rowids};
 use super::statements::{blob, integer};
@@ -19,7 +20,7 @@ const MOST_KEPT: usize = 48 * 1024 * 1024;
 pub struct Kept {
     version: u32,
     lists: Rc<Lists>,
-    codes: HashMap<i64, Rc<Coded>>,
+    codes: HashMap<i64, Arc<Coded>>,
     rowids: HashMap<i64, Rc<Vec<i64>>>,
     bytes: usize,
 }
@@ -214,15 +215,15 @@ impl Listed for Store {
         )
     }
 
-    fn codes(&self, list: i64) -> Result<Rc<Coded>> {
+    fn codes(&self, list: i64) -> Result<Arc<Coded>> {
         if let Some(Some(codes)) = self.with_kept(|it| it.codes.get(&list).cloned()) {
             return Ok(codes);
         }
         self.stop_if_interrupted()?;
         let Some(lists) = self.lists()? else {
-            return Ok(Rc::default());
+            return Ok(Arc::default());
         };
-        let codes = Rc::new(self.read_codes(&lists, list)?);
+        let codes = Arc::new(self.read_codes(&lists, list)?);
         self.with_kept(|it| {
             it.make_room(codes.bytes());
             it.codes.insert(list, codes.clone());

@@ -94,6 +94,8 @@ pub struct Store {
     kept: RefCell<Option<Kept>>,
     /// Rows written since lists were seen to.
     written: Cell<usize>,
+    /// Whether the file is read through a mapping, or cannot be.
+    mapped: Cell<bool>,
 }
 
 impl Store {
@@ -198,8 +200,8 @@ impl Store {
     fn new(db: Db, schema: &str, name: &str, made: Made) -> Store {
         let (schema, name) = (schema.to_owned(), name.to_owned());
         let (prepared, listed, kept) = (RefCell::default(), Cell::new(None), RefCell::default());
-        let written = Cell::new(0);
-        Store { db, schema, name, made, prepared, listed, kept, written }
+        let (written, mapped) = (Cell::new(0), Cell::new(false));
+        Store { db, schema, name, made, prepared, listed, kept, written, mapped }
     }
 
     /// What the table was made for.
@@ -220,6 +222,14 @@ impl Store {
     /// What the table's shadow tables are called after.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Makes ready for a search, which reads many pages.
+    pub fn read_mapped(&self) {
+        if !self.mapped.replace(true) {
+            // Where it is refused, by an authorizer say, pages are read one by one.
+            let _ = self.db.read_mapped(&self.schema);
+        }
     }
 
     /// Drops the shadow tables.

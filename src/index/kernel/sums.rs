@@ -25,6 +25,9 @@ pub fn plain(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
 
 /// Adds the sums of what the wide loop left over.
 fn finished(mut sums: [u16; LANES], tables: &[u8], codes: &[u8]) -> [u16; LANES] {
+    if tables.is_empty() {
+        return sums;
+    }
     for (sum, more) in sums.iter_mut().zip(plain(tables, codes)) {
         *sum += more;
     }
@@ -58,22 +61,31 @@ pub fn avx2(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
             odd[half] = _mm256_add_epi16(odd[half], _mm256_srli_epi16::<8>(found));
         }
     }
+    let folded = |it| _mm_add_epi16(_mm256_castsi256_si128(it), _mm256_extracti128_si256::<1>(it));
     let mut sums = [0u16; LANES];
     for half in 0..2 {
-        let even = _mm256_sub_epi16(mixed[half], _mm256_slli_epi16::<8>(odd[half]));
-        for (parity, lanes) in [even, odd[half]].into_iter().enumerate() {
-            // Both 128-bit halves hold the same rows, of every other table.
-            let lanes =
-                _mm_add_epi16(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256::<1>(lanes));
-            let mut numbers = [0u16; 8];
-            // SAFETY: the array holds eight numbers.
-            unsafe { _mm_storeu_si128(numbers.as_mut_ptr().cast(), lanes) };
-            for (at, number) in numbers.into_iter().enumerate() {
-                sums[16 * half + 2 * at + parity] = number;
-            }
-        }
+        interleave(folded(mixed[half]), folded(odd[half]), &mut sums, half);
     }
     finished(sums, &tables[whole..length], &codes[whole..length])
+}
+
+/// Writes sixteen rows' sums: those of odd rows, and those of even rows, to which 256 times the others
+/// were added.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse2")]
+fn interleave(
+    mixed: std::arch::x86_64::__m128i,
+    odd: std::arch::x86_64::__m128i,
+    sums: &mut [u16; LANES],
+    half: usize,
+) {
+    use std::arch::x86_64::*;
+    let even = _mm_sub_epi16(mixed, _mm_slli_epi16::<8>(odd));
+    let both = [_mm_unpacklo_epi16(even, odd), _mm_unpackhi_epi16(even, odd)];
+    for (sums, both) in sums[TABLE * half..].as_chunks_mut::<8>().0.iter_mut().zip(both) {
+        // SAFETY: the array holds eight numbers.
+        unsafe { _mm_storeu_si128(sums.as_mut_ptr().cast(), both) };
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -103,17 +115,13 @@ pub fn avx512(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
             odd[half] = _mm512_add_epi16(odd[half], _mm512_srli_epi16::<8>(found));
         }
     }
+    let folded = |it| {
+        let half = _mm256_add_epi16(_mm512_castsi512_si256(it), _mm512_extracti64x4_epi64::<1>(it));
+        _mm_add_epi16(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half))
+    };
     let mut sums = [0u16; LANES];
     for half in 0..2 {
-        let even = _mm512_sub_epi16(mixed[half], _mm512_slli_epi16::<8>(odd[half]));
-        for (parity, lanes) in [even, odd[half]].into_iter().enumerate() {
-            let mut numbers = [0u16; 32];
-            // SAFETY: the array holds 32 numbers.
-            unsafe { _mm512_storeu_si512(numbers.as_mut_ptr().cast(), lanes) };
-            for (at, number) in numbers.into_iter().enumerate() {
-                sums[16 * half + 2 * (at % 8) + parity] += number;
-            }
-        }
+        interleave(folded(mixed[half]), folded(odd[half]), &mut sums, half);
     }
     finished(sums, &tables[whole..length], &codes[whole..length])
 }

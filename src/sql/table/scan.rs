@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use super::options::{is_recall, not_recall};
 use super::{CONTENT_ROWID, DISTANCE, Dualpath, EMBEDDING, IMAGE, K, KIND, RECALL, TEXT};
 use crate::error::{Error, Result};
-use crate::index::{Hit, Lists, Measure, Rows, Source, Want, certain, likely, nearest};
+use crate::index::{Hit, Lists, Measure, Rows, Source, Want, certain, likely, nearest, threads};
 use crate::sqlite::{Argument, Constraint, Operator, Plan, Value, Verdict};
 use crate::store::Store;
 
@@ -209,13 +209,13 @@ impl Neighbours {
         let few = |lists: &Lists, count: usize| count * LOOKED_UP as usize <= lists.rows();
         let hits = match store.lists()? {
             Some(lists) if exact && lists.coder.is_bounded() && few(&lists, want.count) => {
-                certain(store, &lists, measure, want)?
+                certain(store, &lists, measure, want, threads())?
             }
             Some(lists) if !exact && few(&lists, *shown + want.count) => {
                 // Its order does not depend on how many rows are wanted, so it is that of one search.
                 let whole = Want { count: *shown + want.count, after: None, ..want.clone() };
-                let effort = lists.learned.effort(*recall);
-                let mut hits = likely(store, &lists, measure, &whole, effort)?;
+                let aim = lists.learned.aim(*recall);
+                let mut hits = likely(store, &lists, measure, &whole, aim)?;
                 hits.retain(|it| want.after.is_none_or(|after| after < *it));
                 hits
             }
@@ -383,6 +383,7 @@ pub fn start(table: &Dualpath, notes: &str, arguments: &[Argument<'_>]) -> Resul
         None => Rows::Between(first, last),
     };
     let store = table.store();
+    store.read_mapped();
     if let Some(rowids) = few(&rows, store)? {
         cursor.rows = looked_up(store, &measure, rowids, beyond..=within, count)?;
         return Ok(cursor);
