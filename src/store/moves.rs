@@ -229,11 +229,6 @@ impl Store {
                 places.push((*rowid, packed(block, slot)));
             }
             let count = count + now.len();
-            let capacity = count.next_multiple_of(8).min(most);
-            let widths = [ROWID_BYTES, form.high_bytes(), form.low_bytes()];
-            for (bytes, width) in bytes.iter_mut().zip(widths) {
-                bytes.resize(capacity * width, 0);
-            }
             let [rowids, high, low] = &bytes;
             let block = Value::Integer(block);
             self.run(
