@@ -23,7 +23,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "dualpath"
 MODEL = ROOT / "models/default"
 BATCH = 32
-SIDE = 224
+# What the network takes, and what small photographs have.
+SIDE = json.loads((MODEL / "dualpath.json").read_text())["image"]["size"]
+SMALL = 224
 # Different enough to be other work; files beyond them are the same pictures with another comment.
 PICTURES = 24
 
@@ -149,7 +151,7 @@ def measured(arguments, side, folder, count, cores):
 
 
 def table(arguments):
-    sizes = {"12 megapixels": (4000, 3000, arguments.large), "224 x 224": (SIDE, SIDE, arguments.small)}
+    sizes = {"12 megapixels": (4000, 3000, arguments.large), "224 x 224": (SMALL, SMALL, arguments.small)}
     for cores in arguments.cores:
         bound = f"0-{cores - 1}" if 1 < cores else "0"
         for name, (width, height, count) in sizes.items():
@@ -172,7 +174,7 @@ def table(arguments):
 
 def memory(arguments):
     """Peak memory of the shell itself: what a parent reads of a child's begins with the parent's own."""
-    folder = photographs(PICTURES, SIDE, SIDE)
+    folder = photographs(PICTURES, SMALL, SMALL)
     one = (folder / "000000.jpg").read_bytes()
     for count, model in ((2000, None), (2000, "averaging"), (10_000, "averaging"), (30_000, "averaging"), (100_000, "averaging")):
         with tempfile.TemporaryDirectory() as place:

@@ -7,6 +7,7 @@ mod assigned;
 mod recent;
 mod pixels;
 mod session;
+mod lanes;
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -14,12 +15,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
-use ndarray::{Array2, Array4, Axis};
+use ndarray::{Array2, Array4, ArrayViewMut4, Axis};
 
 pub use device::{want as use_device, wanted as device_wanted};
 pub use registry::{DEFAULT, drop_model, find, list, load};
 pub use runtime::{environment, state as runtime_state, use_library};
 
+use self::lanes::Lanes;
 use self::pixels::Pixels;
 use self::recent::Recent;
 pub use self::session::Place;
@@ -48,6 +50,7 @@ pub struct Encoder {
     opening: Mutex<()>,
     recent: Mutex<Recent>,
     pixels: Pixels,
+    lanes: Lanes,
 }
 
 impl Encoder {
@@ -62,6 +65,7 @@ impl Encoder {
             opening: Mutex::new(()),
             recent: Mutex::default(),
             pixels: Pixels::default(),
+            lanes: Lanes::default(),
         }
     }
 
@@ -98,7 +102,7 @@ impl Encoder {
     /// Where its image path and its text path run, as far as they are open.
     pub fn places(&self) -> [Option<Place>; 2] {
         [
-            self.images.get().map(|it| held(it).place().clone()),
+            self.images.get().map(|it| held(it).place().clone()).or_else(|| self.lanes.place()),
             self.texts.get().map(|it| held(it).place().clone()),
         ]
     }
@@ -165,17 +169,48 @@ impl Encoder {
     fn picture_batch(&self, batch: &[&[u8]], given_up: &AtomicBool) -> Vec<Result<Embedding>> {
         let size = self.model.manifest.image.size as usize;
         let mut pixels = self.pixels.take(batch.len(), size);
-        let faults = self.decoded(batch, &mut pixels, given_up);
-        let outcomes = self.embedded(&pixels, faults);
+        let threads = cores().min(batch.len());
+        let outcomes = match self.lanes.take(&self.model, batch.len(), threads) {
+            true => self.by_lanes(batch, pixels.view_mut(), threads, given_up),
+            false => {
+                let faults = self.decoded(batch, pixels.view_mut(), threads, given_up);
+                embedded(faults, || held(self.images()?).run(pixels.view()))
+            }
+        };
         self.pixels.give_back(pixels);
         outcomes
+    }
+
+    /// Each thread decodes some pictures and runs them through a graph of its own, by turns.
+    fn by_lanes(
+        &self,
+        batch: &[&[u8]],
+        mut pixels: ArrayViewMut4<'_, f32>,
+        threads: usize,
+        given_up: &AtomicBool,
+    ) -> Vec<Result<Embedding>> {
+        let rows = lanes::rows(batch.len(), threads);
+        let mut outcomes: Vec<Vec<Result<Embedding>>> = Vec::new();
+        outcomes.resize_with(batch.len().div_ceil(rows), Vec::new);
+        let work = batch.chunks(rows).zip(pixels.axis_chunks_iter_mut(Axis(0), rows));
+        let work = Mutex::new(work.zip(&mut outcomes));
+        side_by_side(threads, || {
+            while let Some(((bytes, mut pixels), outcomes)) = { held(&work).next() } {
+                let faults = self.decoded(bytes, pixels.view_mut(), 1, given_up);
+                *outcomes = embedded(faults, || {
+                    self.lanes.with(&self.name, &self.model, |it| it.run(pixels.view()))?
+                });
+            }
+        });
+        outcomes.into_iter().flatten().collect()
     }
 
     /// Fills a row of pixels for each picture, and says which could not be read.
     fn decoded(
         &self,
         batch: &[&[u8]],
-        pixels: &mut Array4<f32>,
+        mut pixels: ArrayViewMut4<'_, f32>,
+        threads: usize,
         given_up: &AtomicBool,
     ) -> Vec<Option<Error>> {
         let preprocess = &self.model.manifest.image;
@@ -184,55 +219,21 @@ impl Encoder {
         let work = batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults);
         // One by one: a large picture keeps one thread busy while the others go on.
         let work = Mutex::new(work);
-        let decode = || {
+        side_by_side(threads, || {
             while let Some(((bytes, plane), fault)) = { held(&work).next() } {
                 *fault = match given_up.load(Ordering::Relaxed) {
                     true => Some(Error::Usage("interrupted".to_owned())),
                     false => preprocess.read(bytes, plane).err(),
                 };
             }
-        };
-        thread::scope(|scope| {
-            let others = 1..cores().min(batch.len());
-            let others: Vec<_> = others.map(|_| scope.spawn(decode)).collect();
-            decode();
-            // A scope waits for what they do, not for their end: the next ones would find their memory taken.
-            for other in others {
-                if let Err(panic) = other.join() {
-                    std::panic::resume_unwind(panic);
-                }
-            }
         });
-        drop(work);
         // A broken picture keeps its place as zeros: the others' answers do not depend on it.
-        for (fault, mut plane) in faults.iter().zip(pixels.axis_iter_mut(Axis(0))) {
+        for (fault, mut plane) in faults.iter().zip(pixels.outer_iter_mut()) {
             if fault.is_some() {
                 plane.fill(0.0);
             }
         }
         faults
-    }
-
-    fn embedded(&self, pixels: &Array4<f32>, faults: Vec<Option<Error>>) -> Vec<Result<Embedding>> {
-        if faults.iter().all(Option::is_some) {
-            return faults.into_iter().flatten().map(Err).collect();
-        }
-        match self.images().and_then(|it| held(it).run(pixels)) {
-            Ok(embeddings) => embeddings
-                .into_iter()
-                .zip(faults)
-                .map(|(embedding, fault)| fault.map_or(embedding, Err))
-                .collect(),
-            Err(err) => {
-                let message = err.to_string();
-                let again = || Error::Usage(message.clone());
-                std::iter::once(err)
-                    .chain(std::iter::repeat_with(again))
-                    .map(Err)
-                    .take(faults.len())
-                    .collect()
-            }
-        }
     }
 
     /// Opens both graphs, so that a model that does not fit its manifest is refused at once; one
@@ -242,7 +243,7 @@ impl Encoder {
         self.texts()?;
         if self.dimension() == 0 {
             let side = self.model.manifest.image.size as usize;
-            let white = held(self.images()?).run(&Array4::ones((1, 3, side, side)))?;
+            let white = held(self.images()?).run(Array4::ones((1, 3, side, side)).view())?;
             let white = white.into_iter().collect::<Result<Vec<_>>>()?;
             let sentence = self.sentences(&["a"])?;
             let [picture, sentence] =
@@ -261,7 +262,7 @@ impl Encoder {
     }
 
     fn images(&self) -> Result<&Mutex<ImageGraph>> {
-        self.opened(&self.images, || ImageGraph::open(&self.name, &self.model))
+        self.opened(&self.images, || ImageGraph::open(&self.name, &self.model, cores()))
     }
 
     fn texts(&self) -> Result<&Mutex<TextGraph>> {
@@ -284,12 +285,52 @@ impl Encoder {
     }
 }
 
+/// An answer for each picture: its fault, or what the graph says, which is only run where there are others.
+fn embedded(
+    faults: Vec<Option<Error>>,
+    run: impl FnOnce() -> Result<Vec<Result<Embedding>>>,
+) -> Vec<Result<Embedding>> {
+    if faults.iter().all(Option::is_some) {
+        return faults.into_iter().flatten().map(Err).collect();
+    }
+    match run() {
+        Ok(embeddings) => embeddings
+            .into_iter()
+            .zip(faults)
+            .map(|(embedding, fault)| fault.map_or(embedding, Err))
+            .collect(),
+        Err(err) => {
+            let message = err.to_string();
+            let again = || Error::Usage(message.clone());
+            std::iter::once(err)
+                .chain(std::iter::repeat_with(again))
+                .map(Err)
+                .take(faults.len())
+                .collect()
+        }
+    }
+}
+
+/// Does the same in so many threads, this one among them.
+fn side_by_side(threads: usize, body: impl Fn() + Sync) {
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(&body)).collect();
+        body();
+        // A scope waits for what they do, not for their end: the next ones would find their memory taken.
+        for other in others {
+            if let Err(panic) = other.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+}
+
 /// One run at a time; a panic in another left nothing half-done.
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many threads decode, and how many the model uses: never both at once.
+/// How many threads decode, and how many the model uses: never more at once.
 fn cores() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }

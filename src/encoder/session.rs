@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
-use ndarray::{Array, Array2, Array4, ArrayView2, Axis, Dimension, Slice};
+use ndarray::{Array, Array2, Array4, ArrayView2, ArrayView4, Axis, Dimension, Slice};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
 use ort::value::{
@@ -74,14 +74,14 @@ struct Wanted {
 }
 
 impl ImageGraph {
-    /// Opens a model's image path.
+    /// Opens a model's image path, to be run by so many threads.
     ///
     /// # Errors
     /// No ONNX Runtime; a graph it refuses; names, types or shapes other than expected.
-    pub fn open(name: &str, model: &Model) -> Result<ImageGraph> {
+    pub fn open(name: &str, model: &Model, threads: usize) -> Result<ImageGraph> {
         let size = i64::from(model.manifest.image.size);
         let row = [3, size, size];
-        let (session, place) = open(name, &model.image_graph, IMAGE_GRAPH)?;
+        let (session, place) = open(name, &model.image_graph, IMAGE_GRAPH, threads)?;
         let (file, inputs) = (IMAGE_GRAPH, session.inputs());
         let float = TensorElementType::Float32;
         let input = match &model.image_graph {
@@ -103,7 +103,7 @@ impl ImageGraph {
         let mut graph = ImageGraph(opened);
         let side = size as usize;
         if graph.0.place.device != Device::Cpu {
-            graph.run(&Array4::ones((1, 3, side, side)))?;
+            graph.run(Array4::ones((1, 3, side, side)).view())?;
             graph.0.look_who_ran(IMAGE_GRAPH)?;
         }
         device::opened();
@@ -116,7 +116,7 @@ impl ImageGraph {
     }
 
     /// (batch, 3, size, size) to as many embeddings; of one without a direction the others know nothing.
-    pub fn run(&mut self, pixels: &Array4<f32>) -> Result<Vec<Result<Embedding>>> {
+    pub fn run(&mut self, pixels: ArrayView4<'_, f32>) -> Result<Vec<Result<Embedding>>> {
         let graph = &mut self.0;
         graph.by_rows(pixels.len_of(Axis(0)), |graph, rows| {
             let rows = pixels.slice_axis(Axis(0), Slice::from(rows));
@@ -133,7 +133,7 @@ impl TextGraph {
     /// As [`ImageGraph::open`].
     pub fn open(name: &str, model: &Model) -> Result<TextGraph> {
         let row = [model.manifest.text.length as i64];
-        let (session, place) = open(name, &model.text_graph, TEXT_GRAPH)?;
+        let (session, place) = open(name, &model.text_graph, TEXT_GRAPH, cores())?;
         let (file, inputs) = (TEXT_GRAPH, session.inputs());
         let wide = TensorElementType::Int64;
         let whole = |it: &Outlet| {
@@ -337,12 +337,12 @@ fn is_out_of_memory(err: &Error) -> bool {
         .any(|it| said.contains(it))
 }
 
-fn open(model: &str, graph: &model::Graph, file: &str) -> Result<(Session, Place)> {
+fn open(model: &str, graph: &model::Graph, file: &str, threads: usize) -> Result<(Session, Place)> {
     runtime::environment()?;
     let mut passed_over = Vec::new();
     let devices = device::candidates();
     for device in &devices {
-        match open_on(*device, model, graph, file) {
+        match open_on(*device, model, graph, file, threads) {
             Ok(session) => {
                 let place = Place { device: *device, passed_over, nodes: None, too_many: None };
                 return Ok((session, place));
@@ -354,12 +354,18 @@ fn open(model: &str, graph: &model::Graph, file: &str) -> Result<(Session, Place
     Err(Error::Inference { model: model.to_owned(), reason: passed_over.join("; ") })
 }
 
-fn open_on(device: Device, model: &str, graph: &model::Graph, file: &str) -> Result<Session> {
+fn open_on(
+    device: Device,
+    model: &str,
+    graph: &model::Graph,
+    file: &str,
+    threads: usize,
+) -> Result<Session> {
     let environment = runtime::environment()?;
     let builder = || -> ort::Result<SessionBuilder> {
         Ok(Session::builder(environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(cores())?
+            .with_intra_threads(threads)?
             // A host's other threads need the cores more than an idle pool does.
             .with_intra_op_spinning(false)?)
     };
