@@ -5,6 +5,7 @@ mod host;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, params};
@@ -112,16 +113,20 @@ fn interrupted(connection: &Connection, database: &Path, sql: &str) -> String {
          WHERE value ->> 'database' LIKE '%{}' AND value ->> 'running' AND 64 <= value ->> 'encoded'",
         database.file_name().unwrap().display()
     );
+    let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let other = scope.spawn(move || {
+        let other = scope.spawn(|| {
             let watcher = host::memory();
             while number(&watcher, &begun) == 0 {
+                assert!(!ended.load(Ordering::Relaxed), "it ended before it could be interrupted");
                 std::thread::sleep(Duration::from_millis(5));
             }
             handle.interrupt();
             Instant::now()
         });
-        let refused = host::message(connection.query_row(sql, [], |_| Ok(())));
+        let outcome = connection.query_row(sql, [], |_| Ok(()));
+        ended.store(true, Ordering::Relaxed);
+        let refused = host::message(outcome);
         // A batch of 32 is what may still be under way.
         assert!(other.join().unwrap().elapsed() < Duration::from_secs(10));
         refused

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Syncs that are remembered, the running ones among them.
+/// Syncs that are remembered, besides any that run.
 const REMEMBERED: usize = 16;
 
 static SYNCS: Mutex<VecDeque<Arc<Mutex<Report>>>> = Mutex::new(VecDeque::new());
@@ -57,7 +57,13 @@ impl Progress {
         }));
         let mut syncs = SYNCS.lock().unwrap_or_else(PoisonError::into_inner);
         syncs.push_front(report.clone());
-        syncs.truncate(REMEMBERED);
+        let runs =
+            |it: &Arc<Mutex<Report>>| it.lock().unwrap_or_else(PoisonError::into_inner).running;
+        if REMEMBERED < syncs.len()
+            && let Some(oldest) = syncs.iter().rposition(|it| !runs(it))
+        {
+            syncs.remove(oldest);
+        }
         Progress(report)
     }
 
@@ -116,4 +122,25 @@ impl Report {
 pub fn reports() -> Vec<Report> {
     let syncs = SYNCS.lock().unwrap_or_else(PoisonError::into_inner);
     syncs.iter().map(|it| it.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_runs_is_not_forgotten_for_later_ones() {
+        let begin = |table: String| Progress::begin("progress.db".to_owned(), table, 1);
+        let long = begin("long".to_owned());
+        for at in 0..2 * REMEMBERED {
+            begin(format!("short {at}")).end(true);
+        }
+        let tables: Vec<String> = {
+            let syncs = SYNCS.lock().unwrap();
+            syncs.iter().map(|it| it.lock().unwrap().table.clone()).collect()
+        };
+        assert!(tables.contains(&"long".to_owned()), "{tables:?}");
+        assert!(!tables.contains(&"short 0".to_owned()), "{tables:?}");
+        long.end(true);
+    }
 }
