@@ -563,7 +563,7 @@ fn a_bad_model_folder_is_refused() {
         refused(&change, &format!("{file} has digest"));
     }
     refused(&|it| it.rewrite("\"format\": 1", "\"format\": 2"), "has format 2, expected 1");
-    refused(&|it| it.rewrite("\"size\": 224", "\"size\": 200"), "image.onnx");
+    refused(&|it| it.rewrite("\"size\": 240", "\"size\": 200"), "image.onnx");
     refused(&|it| it.rewrite("\"dimension\": 512", "\"dimension\": 256"), "image.onnx");
     refused(&|it| it.rewrite("\"dimension\": 512", "\"dimension\": 0"), "dimension is 0");
     refused(&|it| it.rewrite("\"size\"", "\"sizes\""), "sizes");
