@@ -161,7 +161,7 @@ impl Coder {
         })
     }
 
-    /// The standard deviations of a group's estimates, as shares of [`Aspect::away`].
+    /// The standard deviations of a group's estimates, as shares of `Aspect::away`.
     pub fn deviations(&self, coded: &Coded, group: usize) -> [f32; GROUP] {
         let left = LEFT[self.bits - 1];
         let norm = (1.0 - left).sqrt() / STEPS[self.bits - 1];
