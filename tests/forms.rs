@@ -6,8 +6,8 @@ mod host;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use host::{bytes, check, nearest, open};
-use rusqlite::{Connection, params};
+use host::{Work, bytes, check, nearest, open};
+use rusqlite::Connection;
 
 const DIMENSION: usize = 12;
 const METRICS: [&str; 3] = ["cosine", "dot", "l2"];
@@ -42,11 +42,7 @@ fn made(connection: &Connection, metric: &str, storage: &str) {
 }
 
 fn insert(connection: &Connection, rows: impl Iterator<Item = i64>) {
-    let mut statement =
-        connection.prepare_cached("INSERT INTO t(rowid, embedding) VALUES (?1, ?2)").unwrap();
-    for row in rows {
-        statement.execute(params![row, bytes(&vector(row))]).unwrap();
-    }
+    host::insert(connection, rows.map(|it| (it, vector(it))));
 }
 
 fn filled(database: &Path, metric: &str, storage: &str, rows: i64) -> Connection {
@@ -130,72 +126,29 @@ fn random_work_keeps_what_the_twin_has() {
     for metric in METRICS {
         for storage in STORAGES {
             let (mut found, mut wanted, mut listed) = (0, 0, 0);
-            let work = |random: &mut arbtest::arbitrary::Unstructured<'_>| {
+            let schedule = |random: &mut arbtest::arbitrary::Unstructured<'_>| {
                 let folder = tempfile::tempdir().unwrap();
                 let database = folder.path().join("t.db");
                 let mut connection = filled(&database, metric, storage, 0);
-                let (mut given, mut saved, mut next) = (BTreeMap::new(), Vec::new(), 1);
+                let mut work = Work::new(vector);
                 for _ in 0..random.int_in_range(1..=30)? {
-                    let row = random.int_in_range(1..=next)?;
-                    match random.int_in_range(0..=10)? {
-                        0..=2 => {
-                            let many = random.int_in_range(1..=300)?;
-                            connection.execute_batch("SAVEPOINT bulk").unwrap();
-                            insert(&connection, next..next + many);
-                            connection.execute_batch("RELEASE bulk").unwrap();
-                            given.extend((next..next + many).map(|it| (it, vector(it))));
-                            next += many;
-                        }
-                        3 => {
-                            let sql = "DELETE FROM t WHERE rowid BETWEEN ?1 AND ?1 + 60";
-                            connection.execute(sql, [row]).unwrap();
-                            given.retain(|it, _| !(row..=row + 60).contains(it));
-                        }
-                        4 => {
-                            let content = vector(row + 7);
-                            let sql = "UPDATE t SET embedding = ?2 WHERE rowid = ?1";
-                            connection.execute(sql, params![row, bytes(&content)]).unwrap();
-                            given.entry(row).and_modify(|it| *it = content);
-                        }
-                        5 => {
-                            connection.execute_batch("SAVEPOINT s").unwrap();
-                            saved.push(given.clone());
-                        }
-                        6 => {
-                            if let Some(before) = saved.pop() {
-                                let back = random.arbitrary()?;
-                                let sql =
-                                    if back { "ROLLBACK TO s; RELEASE s" } else { "RELEASE s" };
-                                connection.execute_batch(sql).unwrap();
-                                if back {
-                                    given = before;
-                                }
-                            }
-                        }
-                        7 => {
-                            let command =
-                                *random.choose(&["optimize", "rebuild", "integrity-check"])?;
-                            connection.execute("INSERT INTO t(t) VALUES (?1)", [command]).unwrap();
-                        }
-                        8 if saved.is_empty() => connection = open(&database),
-                        _ => {
-                            let to = vector(random.int_in_range(0..=100_000)?);
-                            let expected = rowids(&twin(&stored(&connection), metric, &to));
-                            let expected = &expected[..expected.len().min(5)];
-                            let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 1 ORDER BY distance LIMIT 5";
-                            assert_eq!(nearest(&connection, &to, sql).unwrap(), expected);
-                            let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 0.9 ORDER BY distance LIMIT 5";
-                            let likely = nearest(&connection, &to, sql).unwrap();
-                            assert_eq!(likely.len(), expected.len());
-                            found += expected.iter().filter(|it| likely.contains(it)).count();
-                            wanted += expected.len();
-                        }
+                    if !work.is_done(&mut connection, &database, random)? {
+                        let to = vector(random.int_in_range(0..=100_000)?);
+                        let expected = rowids(&twin(&stored(&connection), metric, &to));
+                        let expected = &expected[..expected.len().min(5)];
+                        let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 1 ORDER BY distance LIMIT 5";
+                        assert_eq!(nearest(&connection, &to, sql).unwrap(), expected);
+                        let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 0.9 ORDER BY distance LIMIT 5";
+                        let likely = nearest(&connection, &to, sql).unwrap();
+                        assert_eq!(likely.len(), expected.len());
+                        found += expected.iter().filter(|it| likely.contains(it)).count();
+                        wanted += expected.len();
                     }
                 }
                 assert_eq!(check(&connection), "ok");
                 listed += number(&connection, "SELECT count(*) FROM t_config WHERE key = 'bits'");
                 let kept = stored(&connection);
-                held_against_given(&kept, &given, metric, storage);
+                held_against_given(&kept, &work.rows, metric, storage);
                 let to = vector(7);
                 let all =
                     "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 1 ORDER BY distance";
@@ -203,7 +156,7 @@ fn random_work_keeps_what_the_twin_has() {
                 assert_eq!(nearest(&connection, &to, all).unwrap(), expected);
                 Ok(())
             };
-            arbtest::arbtest(work).budget_ms(1_500);
+            arbtest::arbtest(schedule).budget_ms(1_500);
             assert!(
                 0 < listed && 9 * wanted <= 10 * found,
                 "{metric}, {storage}: {found} of {wanted}"

@@ -6,7 +6,7 @@ mod host;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use host::{bytes, check, nearest, open};
+use host::{Work, bytes, check, nearest, open};
 use rusqlite::{Connection, params};
 
 const DIMENSION: usize = 12;
@@ -40,11 +40,7 @@ fn made(connection: &Connection) {
 }
 
 fn insert(connection: &Connection, rows: impl Iterator<Item = i64>) {
-    let mut statement =
-        connection.prepare_cached("INSERT INTO t(rowid, embedding) VALUES (?1, ?2)").unwrap();
-    for row in rows {
-        statement.execute(params![row, bytes(&vector(row))]).unwrap();
-    }
+    host::insert(connection, rows.map(|it| (it, vector(it))));
 }
 
 fn filled(database: &Path, rows: i64) -> Connection {
@@ -82,75 +78,25 @@ fn random_work_keeps_the_promised_recall() {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("t.db");
         let mut connection = filled(&database, 0);
-        let mut rows: BTreeMap<i64, Vec<f32>> = BTreeMap::new();
-        let mut saved = Vec::new();
-        let mut next = 1;
+        let mut work = Work::new(vector);
         for _ in 0..random.int_in_range(1..=40)? {
-            let row = random.int_in_range(1..=next)?;
-            match random.int_in_range(0..=11)? {
-                0..=2 => {
-                    let many = random.int_in_range(1..=300)?;
-                    connection.execute_batch("SAVEPOINT bulk").unwrap();
-                    insert(&connection, next..next + many);
-                    connection.execute_batch("RELEASE bulk").unwrap();
-                    rows.extend((next..next + many).map(|it| (it, vector(it))));
-                    next += many;
-                }
-                3 => {
-                    let sql = "DELETE FROM t WHERE rowid BETWEEN ?1 AND ?1 + 60";
-                    connection.execute(sql, [row]).unwrap();
-                    rows.retain(|it, _| !(row..=row + 60).contains(it));
-                }
-                4 => {
-                    let content = vector(row + 7);
-                    let sql = "UPDATE t SET embedding = ?2 WHERE rowid = ?1";
-                    connection.execute(sql, params![row, bytes(&content)]).unwrap();
-                    rows.entry(row).and_modify(|it| *it = content);
-                }
-                5 => {
-                    connection.execute("UPDATE t SET rowid = ?2 WHERE rowid = ?1", [row, next]).unwrap();
-                    if let Some(content) = rows.remove(&row) {
-                        rows.insert(next, content);
-                    }
-                    next += 1;
-                }
-                6 => {
-                    connection.execute_batch("SAVEPOINT s").unwrap();
-                    saved.push(rows.clone());
-                }
-                7 => {
-                    if let Some(before) = saved.pop() {
-                        let back = random.arbitrary()?;
-                        let sql = if back { "ROLLBACK TO s; RELEASE s" } else { "RELEASE s" };
-                        connection.execute_batch(sql).unwrap();
-                        if back {
-                            rows = before;
-                        }
-                    }
-                }
-                8 => {
-                    let command = *random.choose(&["optimize", "rebuild", "integrity-check"])?;
-                    connection.execute("INSERT INTO t(t) VALUES (?1)", [command]).unwrap();
-                }
-                9 if saved.is_empty() => connection = open(&database),
-                _ => {
-                    let to = vector(random.int_in_range(0..=100_000)?);
-                    let expected = twin(rows.iter().map(|it| (*it.0, it.1)), &to);
-                    let expected = &expected[..expected.len().min(5)];
-                    let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 1 ORDER BY distance LIMIT 5";
-                    assert_eq!(nearest(&connection, &to, sql).unwrap(), expected);
-                    let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 0.9 ORDER BY distance LIMIT 5";
-                    let likely = nearest(&connection, &to, sql).unwrap();
-                    assert_eq!(likely.len(), expected.len());
-                    found += shared(&likely, expected);
-                    wanted += expected.len();
-                }
+            if !work.is_done(&mut connection, &database, random)? {
+                let to = vector(random.int_in_range(0..=100_000)?);
+                let expected = twin(work.rows.iter().map(|it| (*it.0, it.1)), &to);
+                let expected = &expected[..expected.len().min(5)];
+                let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 1 ORDER BY distance LIMIT 5";
+                assert_eq!(nearest(&connection, &to, sql).unwrap(), expected);
+                let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 0.9 ORDER BY distance LIMIT 5";
+                let likely = nearest(&connection, &to, sql).unwrap();
+                assert_eq!(likely.len(), expected.len());
+                found += shared(&likely, expected);
+                wanted += expected.len();
             }
         }
         assert_eq!(check(&connection), "ok");
         listed += number(&connection, "SELECT count(*) FROM t_config WHERE key = 'bits'");
         let to = vector(7);
-        let expected = twin(rows.iter().map(|it| (*it.0, it.1)), &to);
+        let expected = twin(work.rows.iter().map(|it| (*it.0, it.1)), &to);
         let all = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 1 ORDER BY distance";
         assert_eq!(nearest(&connection, &to, all).unwrap(), expected);
         Ok(())

@@ -1,9 +1,11 @@
 //! The host's side: bundled SQLite with the built library loaded, as an application has it.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, LoadExtensionGuard};
+use arbtest::arbitrary::{self, Unstructured};
+use rusqlite::{Connection, LoadExtensionGuard, params};
 
 /// The library that this test run built, beside the test executable.
 pub fn library() -> PathBuf {
@@ -42,6 +44,92 @@ pub fn bytes(vector: &[f32]) -> Vec<u8> {
 pub fn nearest(connection: &Connection, to: &[f32], sql: &str) -> rusqlite::Result<Vec<i64>> {
     let mut statement = connection.prepare_cached(sql)?;
     statement.query_map([bytes(to)], |row| row.get(0))?.collect()
+}
+
+/// Inserts rows into the table `t`.
+pub fn insert(connection: &Connection, rows: impl Iterator<Item = (i64, Vec<f32>)>) {
+    let mut statement =
+        connection.prepare_cached("INSERT INTO t(rowid, embedding) VALUES (?1, ?2)").unwrap();
+    for (row, vector) in rows {
+        statement.execute(params![row, bytes(&vector)]).unwrap();
+    }
+}
+
+/// Random work on the table `t`, and what the table must hold after it.
+pub struct Work {
+    /// The rows that there are.
+    pub rows: BTreeMap<i64, Vec<f32>>,
+    vector: fn(i64) -> Vec<f32>,
+    saved: Vec<BTreeMap<i64, Vec<f32>>>,
+    next: i64,
+}
+
+impl Work {
+    /// On an empty table, whose rows' vectors follow from a number.
+    pub fn new(vector: fn(i64) -> Vec<f32>) -> Work {
+        Work { rows: BTreeMap::new(), vector, saved: Vec::new(), next: 1 }
+    }
+
+    /// Writes, saves, takes back, maintains or opens again; or leaves it to the test to search.
+    pub fn is_done(
+        &mut self,
+        connection: &mut Connection,
+        database: &Path,
+        random: &mut Unstructured<'_>,
+    ) -> arbitrary::Result<bool> {
+        let row = random.int_in_range(1..=self.next)?;
+        match random.int_in_range(0..=11)? {
+            0..=2 => {
+                let many = random.int_in_range(1..=300)?;
+                let new = (self.next..self.next + many).map(|it| (it, (self.vector)(it)));
+                connection.execute_batch("SAVEPOINT bulk").unwrap();
+                insert(connection, new.clone());
+                connection.execute_batch("RELEASE bulk").unwrap();
+                self.rows.extend(new);
+                self.next += many;
+            }
+            3 => {
+                let sql = "DELETE FROM t WHERE rowid BETWEEN ?1 AND ?1 + 60";
+                connection.execute(sql, [row]).unwrap();
+                self.rows.retain(|it, _| !(row..=row + 60).contains(it));
+            }
+            4 => {
+                let content = (self.vector)(row + 7);
+                let sql = "UPDATE t SET embedding = ?2 WHERE rowid = ?1";
+                connection.execute(sql, params![row, bytes(&content)]).unwrap();
+                self.rows.entry(row).and_modify(|it| *it = content);
+            }
+            5 => {
+                let sql = "UPDATE t SET rowid = ?2 WHERE rowid = ?1";
+                connection.execute(sql, [row, self.next]).unwrap();
+                if let Some(content) = self.rows.remove(&row) {
+                    self.rows.insert(self.next, content);
+                }
+                self.next += 1;
+            }
+            6 => {
+                connection.execute_batch("SAVEPOINT s").unwrap();
+                self.saved.push(self.rows.clone());
+            }
+            7 => {
+                if let Some(before) = self.saved.pop() {
+                    let back = random.arbitrary()?;
+                    let sql = if back { "ROLLBACK TO s; RELEASE s" } else { "RELEASE s" };
+                    connection.execute_batch(sql).unwrap();
+                    if back {
+                        self.rows = before;
+                    }
+                }
+            }
+            8 => {
+                let command = *random.choose(&["optimize", "rebuild", "integrity-check"])?;
+                connection.execute("INSERT INTO t(t) VALUES (?1)", [command]).unwrap();
+            }
+            9 if self.saved.is_empty() => *connection = open(database),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
 }
 
 /// What the table `t` says of itself.
