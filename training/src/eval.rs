@@ -1,5 +1,7 @@
 //! Recall@k, median rank and mean average precision, both ways, as the paper counts them (section 5).
 
+use std::cmp::Ordering::{Equal, Greater};
+
 use anyhow::{Result, ensure};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -158,7 +160,9 @@ fn outcome(scores: &[f32], of: i64, classes: &[i64]) -> Outcome {
     let mut rank = classes.len() + 1;
     let (mut precision, count) = (0.0, right.len() as f64);
     for (before, score) in right.iter().enumerate() {
-        let at = 1 + before + wrong.iter().filter(|it| *score < **it).count();
+        // What is no number, as of weights that overflowed, finds nothing.
+        let is_ahead = |it: &f32| !matches!(score.partial_cmp(it), Some(Greater | Equal));
+        let at = 1 + before + wrong.iter().filter(|it| is_ahead(it)).count();
         rank = rank.min(at);
         let ahead = if at == 1 { 1.0 } else { before as f64 / (at - 1) as f64 };
         precision += (ahead + (before + 1) as f64 / at as f64) / 2.0 / count;
@@ -284,6 +288,14 @@ mod tests {
         let outcome = outcome(&[0.9, 0.8, 0.7, 0.1], 7, &[7, 1, 7, 2]);
         assert_eq!(outcome.rank, 1);
         assert!((outcome.precision - (1.0 + (0.5 + 2.0 / 3.0) / 2.0) / 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_no_number_finds_nothing() {
+        let outcome = outcome(&[f32::NAN, 0.2, f32::NAN], 7, &[7, 1, 2]);
+        assert_eq!(outcome.rank, 3);
+        let of_another = super::outcome(&[0.5, f32::NAN], 7, &[7, 1]);
+        assert_eq!(of_another.rank, 2);
     }
 
     #[test]
