@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
 
 use crate::net::{self, Conv, Layer, Pooling, Querybank, Role};
@@ -120,9 +120,12 @@ impl Parameters {
         let mut missing = Vec::new();
         for name in wanted {
             match found.get(name) {
-                Some(tensor) => self
-                    .assign(name, tensor)
-                    .with_context(|| format!("loading {}", file.display()))?,
+                Some(tensor) => {
+                    let is_whole = tensor.isfinite().all().int64_value(&[]) == 1;
+                    ensure!(is_whole, "{name} in {} holds infinities or NaN", file.display());
+                    self.assign(name, tensor)
+                        .with_context(|| format!("loading {}", file.display()))?;
+                }
                 None => missing.push(name.clone()),
             }
         }
