@@ -123,6 +123,8 @@ fn compute(
     let mut open = Vec::new();
     for (file, shape) in files.iter().zip(shapes) {
         let handle = File::options().create(true).append(true).open(file)?;
+        // Another run of the same frozen layers may be at it.
+        handle.lock().with_context(|| format!("locking {}", file.display()))?;
         done = done.min(handle.metadata()?.len() / row_bytes(shape));
         open.push(handle);
     }
