@@ -136,7 +136,8 @@ fn named(prefix: &str, parameters: &Parameters) -> Vec<(String, Tensor)> {
     parameters.iter().map(|(k, v)| (format!("{prefix}.{k}"), v.detach().contiguous())).collect()
 }
 
-fn write(file: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
+/// Writes tensors by name; the old file stays until the new one is whole.
+pub fn write(file: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     let partial = file.with_extension("partial");
     let writing = || format!("writing {} (is the disk full?)", partial.display());
     let result = Tensor::write_safetensors(tensors, &partial).with_context(writing);

@@ -186,13 +186,13 @@ pub struct Augment {
     pub word_dropout: f64,
 }
 
-/// A model whose cosines a run learns to repeat, beside what is right (Hinton et al. 2015).
+/// Models whose cosines a run learns to repeat, beside what is right (Hinton et al. 2015).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Teacher {
-    /// A model folder, such as `train join` writes, relative to `--data`.
-    pub model: PathBuf,
-    /// Its cosines are multiplied by this before the softmax.
+    /// Model folders, such as `train export` and `train join` write, relative to `--data`.
+    pub models: Vec<PathBuf>,
+    /// The mean of their cosines is multiplied by this before the softmax.
     pub scale: f64,
 }
 
@@ -403,8 +403,9 @@ impl Run {
             if stage.size.is_some() && stage.cache && at != 0 {
                 bail!("a stage's size needs cache = false (what is cached has net.size)");
             }
-            if 0.0 < stage.weights.teacher && self.teacher.is_none() {
-                bail!("weights.teacher needs a [teacher]");
+            let has_teacher = self.teacher.as_ref().is_some_and(|it| !it.models.is_empty());
+            if 0.0 < stage.weights.teacher && !has_teacher {
+                bail!("weights.teacher needs a [teacher] with models");
             }
             if 0.0 < stage.weights.teacher && self.loss.ranking == Ranking::Hinge {
                 bail!("weights.teacher and ranking = \"hinge\", which changes a batch's sentences");

@@ -341,7 +341,7 @@ fn a_model_learns_from_another() {
     let pupil = |name: &str, more: &[&str]| {
         let taught = [
             &format!("name={name}"),
-            "teacher.model=teacher",
+            "teacher.models=['teacher', 'teacher']",
             "teacher.scale=14",
             "stage.0.weights.teacher=2.0",
         ];
@@ -364,6 +364,16 @@ fn a_model_learns_from_another() {
     assert!(said.contains("  teacher "), "{said}");
     let fresh = divergence("fresh");
     assert!(fresh[3] < fresh[0], "{fresh:?}");
+    // What the teacher makes of the data is computed once: a second run reads it, and learns the same.
+    let cached = || {
+        let all = std::fs::read_dir(folder.path().join("out/cache")).unwrap().map(Result::unwrap);
+        let of_teachers = all.filter(|it| it.file_name().to_string_lossy().starts_with("teacher-"));
+        of_teachers.map(|it| it.metadata().unwrap().modified().unwrap()).collect::<Vec<_>>()
+    };
+    let before = cached();
+    assert_eq!(before.len(), 1);
+    assert!(pupil("twin", &["seed=9", "stage.0.epochs=4"]).status.success());
+    assert_eq!((cached(), divergence("twin")), (before, fresh));
     // A run that hardly moves ends where it starts.
     let start = "net.start=out/drawn/best.safetensors";
     let again = pupil("again", &[start, "stage.0.rate=1e-9", "stage.0.epochs=1"]);
@@ -381,7 +391,7 @@ fn a_model_learns_from_another() {
         assert!(!output.status.success());
         told(&output)
     };
-    let nowhere = refused("nowhere", "teacher.model=no-such-folder");
+    let nowhere = refused("nowhere", "teacher.models=['no-such-folder']");
     assert!(
         nowhere.contains("the run's teacher") && nowhere.contains("no-such-folder"),
         "{nowhere}"
@@ -394,6 +404,11 @@ fn a_model_learns_from_another() {
     .unwrap();
     let wrong = refused("wrong", "net.start=partial.safetensors");
     assert!(wrong.contains("share") && wrong.contains("partial.safetensors"), "{wrong}");
+    let endless = Tensor::full([1], f64::INFINITY, (Kind::Float, Device::Cpu));
+    Tensor::write_safetensors(&[("share", endless)], folder.path().join("endless.safetensors"))
+        .unwrap();
+    let wrong = refused("endless", "net.start=endless.safetensors");
+    assert!(wrong.contains("share") && wrong.contains("holds infinities or NaN"), "{wrong}");
 }
 
 #[test]

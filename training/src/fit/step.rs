@@ -91,10 +91,10 @@ impl<'a> Trainer<'a> {
     ) -> Result<Trainer<'a>> {
         let weights = start::nets(run, prepared, data, device)?;
         let cuts = cache::cuts(run)?;
+        // Beside the runs: whatever has the same frozen layers and crops, or teachers, shares them.
+        let folder = out.parent().unwrap_or(out).join("cache");
         let part = |split, views, name| -> Result<Part<'a>> {
             let pictures = prepared.split(split);
-            // Beside the runs: whatever has the same frozen layers and crops shares them.
-            let folder = out.parent().unwrap_or(out).join("cache");
             let caches = Cache::open_all(run, &pictures, views, &cuts, &weights, &folder, name)?;
             let classes = data::classes(&pictures);
             Ok(Part { pictures, classes, caches: cuts.iter().copied().zip(caches).collect() })
@@ -139,7 +139,8 @@ impl<'a> Trainer<'a> {
         let teacher = match &run.teacher {
             Some(teacher) if taught => {
                 let texts = texts.concat();
-                Some(Taught::by(teacher, data, &train.pictures, &texts)?.to_device(device))
+                let taught = Taught::by(teacher, data, &folder, &train.pictures, &texts)?;
+                Some(taught.to_device(device))
             }
             _ => None,
         };
