@@ -104,6 +104,7 @@ def encode(store, model, device, seconds):
         stored = [np.frombuffer(it, "<f4").tolist() for it, in db.execute("SELECT embedding FROM album ORDER BY rowid")]
         db.execute("DELETE FROM album")
         result[kind] = one[kind] + stored
+    say(json.dumps(result))
     if seconds:
         for kind, column in kinds:
             rows = {"pictures": pictures, "sentences": sentences(4096)}[kind]
@@ -143,6 +144,7 @@ def graphs(store, model, device, seconds):
                 binding.bind_output("embedding", device, 0)
                 each[n] = rate(n, lambda: session.run_with_iobinding(binding), seconds)
                 say(f"  {kind} {form} {n}: {each[n]:.0f}/s")
+                say(json.dumps(rates))
     return rates
 
 
@@ -232,6 +234,7 @@ def pytorch(store, model, device, seconds):
 
                 rates[f"{kind}, {form}"] = rate(COMPILED, call, seconds)
                 say(f"  PyTorch, {kind}, {form}, {COMPILED}: {rates[f'{kind}, {form}']:.0f}/s")
+                say(json.dumps(rates))
             except Exception as err:
                 say(f"  PyTorch, {kind}, {form}: {type(err).__name__}: {str(err)[:600]}")
     return rates
@@ -251,27 +254,29 @@ MEASURED = {it.__name__: it for it in (encode, graphs, pytorch)}
 
 
 def child(what, store, model, device, seconds, most, **variables):
-    """What a process of its own measures; nothing, where it fails or there is no time left."""
+    """What a process of its own measures: all, or what it had before it failed, or nothing for want of time."""
     if most < 5:
         say(f"{what} of {model.name} on {device} {variables or ''}: no time left (LIMIT=SECONDS)")
         return {}
     command = [sys.executable, __file__, "--device", device, "--only", what, "--store", store, "--model", model, "--seconds", seconds]
     started = time.perf_counter()
-    lines = []
+    last = "{}"
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, env=os.environ | variables) as process:
         timer = threading.Timer(most, process.kill)
         timer.start()
         for line in process.stdout:
-            lines.append(line)
-            if not line.startswith("{"):
+            # What is known so far.
+            if line.startswith("{"):
+                last = line
+            else:
                 say(line.rstrip())
         timer.cancel()
     took = time.perf_counter() - started
     if process.returncode:
         say(f"{what} of {model.name} on {device}: failed with {process.returncode} after {took:.0f} s (limit {most})")
-        return {}
-    say(f"({what} of {model.name} on {device} {variables or ''}: {took:.1f} s)")
-    return json.loads(lines[-1])
+    else:
+        say(f"({what} of {model.name} on {device} {variables or ''}: {took:.1f} s)")
+    return json.loads(last)
 
 
 def compared(name, here, there):
