@@ -1,60 +1,78 @@
-"""What `benches/gpu.sh run` measures: library, model and photographs lie beside this file.
+"""What `benches/gpu.sh run` measures: library, models and photographs lie in the folder that is named.
 
-Each measurement is a process of its own, as a process encodes on one device.
+Each measurement is a process of its own, as a process encodes on one device; one that fails says so, and the
+others go on.
 """
 
 import argparse
+import concurrent.futures
 import io
 import json
+import os
 import pathlib
+import pickle
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 
-HERE = pathlib.Path(__file__).resolve().parent
 # Of the photographs, as most thumbnails are; the network's own is asked for.
 SIDE = 224
-BATCHES = (1, 8, 32, 64, 128)
+PICTURES = 1024
+BATCHES = (1, 8, 32, 64, 128, 256)
+COMPILED = 128
 COSINE = 0.9995
-# As many as the extension hands to a graph.
-OWN_BATCH = 32
+# What may yet be found out by measurement: the variable DUALPATH_EXPERIMENT, for the first model alone.
+VARIANTS = ("nhwc=1", "batch=256", "batch=64", "depth=1,graphs=1", "search=1", "depth=4,nhwc=1,batch=256")
+STEPS = ("models", "variants", "pytorch")
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-def wanted():
+def say(*words):
+    print(*words, flush=True)
+
+
+def wanted(model):
     """Pixels a side that the network takes."""
-    return json.loads((HERE / "model/dualpath.json").read_text())["image"]["size"]
+    return json.loads((model / "dualpath.json").read_text())["image"]["size"]
 
 
-def connection(device):
-    db = sqlite3.connect(":memory:")
+def connection(store, model, device):
+    db = sqlite3.connect(":memory:", isolation_level=None)
     if not hasattr(db, "enable_load_extension"):
         sys.exit(f"benches/gpu.sh: {sys.executable} was built without loading of extensions (put another python3 first in PATH)")
     db.enable_load_extension(True)
-    db.load_extension(str(HERE / "libdualpath.so"))
+    db.load_extension(str(store / "libdualpath.so"))
     db.execute("SELECT dualpath_device(?)", (device,)).fetchall()
-    db.execute("INSERT INTO dualpath_models(name, path) VALUES ('carried', ?)", (str(HERE / "model"),))
+    db.execute("INSERT INTO dualpath_models(name, path) VALUES ('carried', ?)", (str(model),))
+    db.execute("CREATE VIRTUAL TABLE album USING dualpath(model = 'carried')")
     return db
 
 
-def photographs(count):
+def photographs(store):
     """JPEGs of about the network's size: crops of the photographs that were carried over."""
     from PIL import Image
 
     chance = np.random.default_rng(1)
     sources = []
-    for file in sorted((HERE / "photos").iterdir()):
+    for file in sorted((store / "photos").iterdir()):
         with Image.open(file) as opened:
             sources.append(opened.convert("RGB"))
-    for number in range(count):
+
+    def crop(number):
         whole = sources[number % len(sources)]
-        wide, high = (int(it * chance.uniform(0.5, 1)) for it in whole.size)
-        left, top = (int(chance.integers(0, a - b + 1)) for a, b in zip(whole.size, (wide, high)))
+        wide, high = (int(it * share) for it, share in zip(whole.size, shares[number]))
+        left, top = (int(share * (a - b)) for share, a, b in zip(places[number], whole.size, (wide, high)))
         buffer = io.BytesIO()
         whole.resize((SIDE, SIDE), Image.Resampling.BILINEAR, (left, top, left + wide, top + high)).save(buffer, "jpeg", quality=90)
-        yield buffer.getvalue()
+        return buffer.getvalue()
+
+    shares, places = chance.uniform(0.5, 1, (PICTURES, 2)), chance.uniform(0, 1, (PICTURES, 2))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return list(pool.map(crop, range(PICTURES)))
 
 
 def sentences(count):
@@ -62,135 +80,274 @@ def sentences(count):
     return [f"{who[n % 3]} {what[n // 3 % 4]} in the {where[n // 12 % 3]} number {n}" for n in range(count)]
 
 
-def embeddings(device):
-    """For the comparison: a matrix of pictures and one of sentences, and what ran where."""
-    db = connection(device)
-    of = lambda sql, it: np.frombuffer(db.execute(sql, (it,)).fetchone()[0], "<f4")
-    pictures = [of("SELECT embed_image(?, 'carried')", it) for it in photographs(64)]
-    words = [of("SELECT embed_text(?, 'carried')", it) for it in sentences(64)]
+def filled(db, column, rows):
+    """Seconds that the rows take through INSERT, decoding included."""
+    db.execute("BEGIN")
+    started = time.perf_counter()
+    db.executemany(f"INSERT INTO album({column}) VALUES (?)", ((it,) for it in rows))
+    db.execute("COMMIT")
+    return time.perf_counter() - started
+
+
+def encode(store, model, device, seconds):
+    """Embeddings for the comparison, what ran where, and rows a second; of a variant pictures alone."""
+    kinds = [("pictures", "image"), ("sentences", "text")][: 1 if os.environ.get("DUALPATH_EXPERIMENT") else 2]
+    db = connection(store, model, device)
+    pictures = pickle.loads((store / "pictures.pickle").read_bytes())
+    of = lambda sql, it: np.frombuffer(db.execute(sql, (it,)).fetchone()[0], "<f4").tolist()
+    result = {}
+    # One by one, then in batches of which the last is not whole.
+    one = {"pictures": [of("SELECT embed_image(?, 'carried')", it) for it in pictures[:8]], "sentences": [of("SELECT embed_text(?, 'carried')", it) for it in sentences(8)]}
+    for kind, column in kinds:
+        rows = {"pictures": pictures, "sentences": sentences(200)}[kind][:200]
+        filled(db, column, rows)
+        stored = [np.frombuffer(it, "<f4").tolist() for it, in db.execute("SELECT embedding FROM album ORDER BY rowid")]
+        db.execute("DELETE FROM album")
+        result[kind] = one[kind] + stored
+    say(json.dumps(result))
+    if seconds:
+        for kind, column in kinds:
+            rows = {"pictures": pictures, "sentences": sentences(4096)}[kind]
+            # The first time kernels are chosen; how many rows there are to be is known then.
+            filled(db, column, rows[:700])
+            few = filled(db, column, rows)
+            times = max(1, min(16, round(seconds / few)))
+            taken = filled(db, column, rows * times)
+            result[f"{kind}/s"] = times * len(rows) / taken
+            db.execute("DELETE FROM album")
     report = json.loads(db.execute("SELECT dualpath_debug()").fetchone()[0])
     [carried] = [it for it in report["models"] if it["name"] == "carried"]
-    return {"pictures": np.array(pictures).tolist(), "sentences": np.array(words).tolist(), "report": carried}
+    return result | {"report": {it: carried[it] for it in ("image", "text")}, "runtime": report["runtime"]}
 
 
-def end_to_end(device):
-    """Rows a second through INSERT, decoding included."""
-    rates = {}
-    for column, rows in (("image", list(photographs(2048))), ("text", sentences(8192))):
-        db = connection(device)
-        db.execute("CREATE VIRTUAL TABLE album USING dualpath(model = 'carried')")
-        insert = f"INSERT INTO album({column}) VALUES (?)"
-        for part in (rows[:256], rows[256:]):
-            started = time.perf_counter()
-            db.executemany(insert, [(it,) for it in part])
-            db.commit()
-        rates[column] = len(part) / (time.perf_counter() - started)
-    return rates
-
-
-def graphs(device):
-    """Rows a second of the bare graphs, by batch, through Python's onnxruntime."""
+def graphs(store, model, device, seconds):
+    """Rows a second of the bare graphs, by batch: input and output stay on the device."""
     import onnxruntime
 
-    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
-    if provider not in onnxruntime.get_available_providers():
-        return {"skipped": f"onnxruntime {onnxruntime.__version__} of this Python has no {provider}"}
-    rates, side = {}, wanted()
-    for kind, given in (("image", lambda n: {"pixels": np.ones((n, 3, side, side), "f4")}), ("text", lambda n: {"tokens": np.ones((n, 12), "i8")})):
-        session = onnxruntime.InferenceSession(str(HERE / f"model/{kind}.onnx"), providers=[provider])
-        rates[kind] = {n: rate(n, lambda: session.run(None, given(n))) for n in BATCHES}
+    say(f"onnxruntime {onnxruntime.__version__}, {onnxruntime.get_available_providers()}")
+    rates, side = {}, wanted(model)
+    forms = {"": {}, "nhwc": {"prefer_nhwc": "1"}} if device == "cuda" and model.name == "half" else {"": {}}
+    for form, options in forms.items():
+        for kind, given in (("image", lambda n: {"pixels": np.ones((n, 3, side, side), "f4")}), ("text", lambda n: {"tokens": np.ones((n, 16), "i8")})):
+            if form and kind == "text":
+                continue
+            session = onnxruntime.InferenceSession(str(model / f"{kind}.onnx"), providers=[(PROVIDERS[device], options)])
+            if session.get_providers()[0] != PROVIDERS[device]:
+                raise RuntimeError(f"{PROVIDERS[device]} was passed over")
+            each = rates[f"{kind} {form}".strip()] = {}
+            few = form or model.name != "half"
+            for n in (32, 128) if few else BATCHES:
+                binding = session.io_binding()
+                for name, rows in given(n).items():
+                    value = onnxruntime.OrtValue.ortvalue_from_numpy(rows, device, 0)
+                    binding.bind_ortvalue_input(name, value)
+                binding.bind_output("embedding", device, 0)
+                each[n] = rate(n, lambda: session.run_with_iobinding(binding), seconds)
+                say(f"  {kind} {form} {n}: {each[n]:.0f}/s")
+                say(json.dumps(rates))
     return rates
 
 
-def pytorch(device):
-    """The same networks as one writes them in PyTorch, with weights of chance: only speed is asked for."""
+def network(file):
+    """The graph of a file as PyTorch computes it."""
+    import onnx
+    import torch
+    import torch.nn.functional as F
+
+    graph = onnx.load(str(file)).graph
+    take = lambda it: {a.name: onnx.helper.get_attribute_value(a) for a in it.attribute}
+
+    def conv(x, weight, bias, pads, strides, group, kernel_shape):
+        top, left, bottom, right = pads
+        if (top, left) != (bottom, right):
+            x, top, left = F.pad(x, (left, right, top, bottom)), 0, 0
+        return F.conv2d(x, weight, bias, strides, (top, left), 1, group)
+
+    kinds = {1: torch.float32, 10: torch.float16, 7: torch.int64}
+    listed = lambda it: [int(n) for n in it]
+    does = {
+        "Conv": conv,
+        "Clip": lambda x, low, high: torch.clamp(x, float(low), float(high)),
+        "Relu": F.relu, "Identity": lambda x: x, "Sqrt": torch.sqrt, "Add": torch.add, "Mul": torch.mul, "Sub": torch.sub, "Div": torch.div,
+        "Max": torch.maximum, "Greater": torch.gt,
+        "Cast": lambda x, to: x.to(kinds[to]),
+        "Concat": lambda *x, axis: torch.cat(x, axis),
+        "Flatten": lambda x, axis: x.flatten(axis),
+        "Gemm": lambda x, weight, bias, transB: F.linear(x, weight, bias),
+        "GlobalAveragePool": lambda x: x.mean((2, 3), keepdim=True),
+        "GlobalMaxPool": lambda x: x.amax((2, 3), keepdim=True),
+        "ReduceL2": lambda x, axes, keepdims: torch.linalg.vector_norm(x, dim=axes, keepdim=bool(keepdims)),
+        "ReduceLogSumExp": lambda x, axes, keepdims: torch.logsumexp(x, axes, bool(keepdims)),
+        "ReduceMax": lambda x, axes, keepdims: x.amax(axes, bool(keepdims)),
+        "ReduceSum": lambda x, axes, keepdims: x.sum(listed(axes), bool(keepdims)),
+        "Gather": lambda table, at: F.embedding(at, table),
+        "Transpose": lambda x, perm: x.permute(perm),
+        "Unsqueeze": lambda x, axes: x.unsqueeze(listed(axes)[0]) if len(axes) == 1 else x[(...,) + (None,) * len(axes)] if min(listed(axes)) == x.dim() else x.reshape([x.shape[0], *([1] * len(axes)), *x.shape[1:]]),
+    }
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.kept, self.numbers = {}, {}
+            # What shapes and bounds are made of stays a number.
+            whole = {name for it in graph.node for at, name in enumerate(it.input) if at and it.op_type in ("Clip", "Unsqueeze", "ReduceSum")}
+            for at, it in enumerate(graph.initializer):
+                numbers = onnx.numpy_helper.to_array(it).copy()
+                if it.name in whole:
+                    self.numbers[it.name] = numbers.reshape(-1).tolist() if numbers.shape else numbers.item()
+                else:
+                    self.register_buffer(f"constant_{at}", torch.from_numpy(numbers))
+                    self.kept[it.name] = f"constant_{at}"
+            self.steps = [(it.op_type, list(it.input), it.output[0], take(it)) for it in graph.node]
+
+        def forward(self, x):
+            values = {graph_input: x, **self.numbers, **{name: getattr(self, at) for name, at in self.kept.items()}}
+            for kind, inputs, output, attributes in self.steps:
+                values[output] = does[kind](*(values[it] for it in inputs), **attributes)
+            return values["embedding"]
+
+    graph_input = graph.input[0].name
+    return Network().eval()
+
+
+def pytorch(store, model, device, seconds):
+    """The same networks with the same weights in PyTorch: eager, and compiled for one shape."""
     import torch
 
-    sys.path.insert(0, str(HERE))
-    import twin
-
-    class Chance(dict):
-        def __missing__(self, name):
-            return torch.tensor(0.01)
-
-    rates, side = {}, wanted()
+    say(f"PyTorch {torch.__version__}")
+    torch.backends.cudnn.benchmark = True
+    rates, side = {}, wanted(model)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    for kind, net, given in (
-        ("image", twin.ImagePath(Chance()).to(memory_format=torch.channels_last), lambda n: torch.zeros(n, 3, side, side).to(memory_format=torch.channels_last)),
-        ("text", twin.TextPath(4000), lambda n: torch.ones(n, 12, dtype=torch.long)),
-    ):
-        net = net.eval().to(device)
-        for form, way in (("eager", net), ("compiled", torch.compile(net, dynamic=False))):
-            for half in (False, True) if device == "cuda" else (False,):
-                rates[f"{kind}, {form}{', half' if half else ''}"] = each = {}
-                for n in (OWN_BATCH, BATCHES[-1]):
-                    rows = given(n)
+    for kind, rows in (("image", torch.zeros(COMPILED, 3, side, side)), ("text", torch.ones(COMPILED, 16, dtype=torch.long))):
+        net = network(model / f"{kind}.onnx").to(device)
+        rows = rows.to(device)
+        if kind == "image":
+            net, rows = net.to(memory_format=torch.channels_last), rows.to(memory_format=torch.channels_last)
+        for form in ("eager", "compiled"):
+            try:
+                way = net if form == "eager" else torch.compile(net, dynamic=False)
 
-                    def call():
-                        with torch.inference_mode(), torch.autocast(device, torch.float16, enabled=half):
-                            way(rows.to(device, non_blocking=True))
-                        wait()
+                def call():
+                    with torch.inference_mode():
+                        way(rows)
+                    wait()
 
-                    each[n] = rate(n, call)
+                rates[f"{kind}, {form}"] = rate(COMPILED, call, seconds)
+                say(f"  PyTorch, {kind}, {form}, {COMPILED}: {rates[f'{kind}, {form}']:.0f}/s")
+                say(json.dumps(rates))
+            except Exception as err:
+                say(f"  PyTorch, {kind}, {form}: {type(err).__name__}: {str(err)[:600]}")
     return rates
 
 
-def rate(rows, call):
+def rate(rows, call, seconds):
     for _ in range(3):
         call()
     started, calls = time.perf_counter(), 0
-    while time.perf_counter() - started < 2:
+    while time.perf_counter() - started < seconds:
         call()
         calls += 1
     return rows * calls / (time.perf_counter() - started)
 
 
-MEASURED = {it.__name__: it for it in (embeddings, end_to_end, graphs, pytorch)}
+MEASURED = {it.__name__: it for it in (encode, graphs, pytorch)}
 
 
-def child(what, device):
-    said = subprocess.run([sys.executable, __file__, "--device", device, "--only", what], stdout=subprocess.PIPE, text=True)
-    if said.returncode:
-        return None
-    return json.loads(said.stdout.splitlines()[-1])
+def child(what, store, model, device, seconds, most, **variables):
+    """What a process of its own measures: all, or what it had before it failed, or nothing for want of time."""
+    if most < 5:
+        say(f"{what} of {model.name} on {device} {variables or ''}: no time left (LIMIT=SECONDS)")
+        return {}
+    command = [sys.executable, __file__, "--device", device, "--only", what, "--store", store, "--model", model, "--seconds", seconds]
+    started = time.perf_counter()
+    last = "{}"
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, env=os.environ | variables) as process:
+        timer = threading.Timer(most, process.kill)
+        timer.start()
+        for line in process.stdout:
+            # What is known so far.
+            if line.startswith("{"):
+                last = line
+            else:
+                say(line.rstrip())
+        timer.cancel()
+    took = time.perf_counter() - started
+    if process.returncode:
+        say(f"{what} of {model.name} on {device}: failed with {process.returncode} after {took:.0f} s (limit {most})")
+    else:
+        say(f"({what} of {model.name} on {device} {variables or ''}: {took:.1f} s)")
+    return json.loads(last)
+
+
+def compared(name, here, there):
+    least = {}
+    for kind in ("pictures", "sentences"):
+        if kind in here and kind in there:
+            cosines = (np.array(here[kind]) * np.array(there[kind])).sum(1)
+            least[kind] = float(cosines.min())
+            say(f"{name}, {kind}: least cosine to the CPU {least[kind]:.6f} of {len(cosines)}")
+    return least
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
+    parser.add_argument("--store", type=pathlib.Path, required=True)
     parser.add_argument("--only", choices=MEASURED)
+    parser.add_argument("--model", type=pathlib.Path)
+    parser.add_argument("--steps", default=" ".join(STEPS))
+    parser.add_argument("--limit", type=float, default=100)
+    parser.add_argument("--seconds", type=float, default=1.0)
     arguments = parser.parse_args()
-    device = arguments.device
+    arguments.steps = arguments.steps.split()
+    store, device, seconds = arguments.store, arguments.device, arguments.seconds
     if arguments.only:
-        print(json.dumps(MEASURED[arguments.only](device)))
+        say(json.dumps(MEASURED[arguments.only](store, arguments.model, device, seconds)))
         return
-    here, there = child("embeddings", "cpu"), child("embeddings", device)
-    if not (here and there):
-        sys.exit("benches/gpu.sh: nothing was encoded (the error is above)")
-    report = there["report"]
-    result = {"device": device, "image": report["image"], "text": report["text"]}
-    for kind in ("pictures", "sentences"):
-        cosines = (np.array(here[kind]) * np.array(there[kind])).sum(1)
-        result[f"cosine of {kind}"] = least = float(cosines.min())
-        print(f"{kind}: least cosine to the CPU {least:.6f} of {len(cosines)}")
-    for path in ("image", "text"):
-        print(f"{path} path: ran on {report[path]['nodes'] or report[path]['device']}")
-    result |= {it: child(it, device) for it in ("end_to_end", "graphs", "pytorch")}
-    whole, bare = result["end_to_end"], result["graphs"] or {}
-    if not whole:
-        sys.exit("benches/gpu.sh: not all was encoded (the error is above)")
-    for kind in ("image", "text"):
-        print(f"{kind}, through INSERT: {whole[kind]:.0f}/s")
-        if kind in bare:
-            print("  the graph alone, by batch: " + ", ".join(f"{n}: {it:.0f}/s" for n, it in bare[kind].items()))
-            alone = bare[kind][str(OWN_BATCH)]
-            result[f"waiting, {kind}"] = waiting = max(0.0, 1 - whole[kind] / alone)
-            print(f"  share of the time that the device waits: {100 * waiting:.0f} %")
-    for name, each in (result["pytorch"] or {}).items():
-        print(f"PyTorch, {name}: " + ", ".join(f"{n}: {it:.0f}/s" for n, it in each.items()))
-    print(json.dumps(result))
-    if min(result["cosine of pictures"], result["cosine of sentences"]) < COSINE:
-        sys.exit(f"benches/gpu.sh: an embedding is further from the CPU's than {COSINE}")
+    begun = time.perf_counter()
+    left = lambda most: min(most, arguments.limit - (time.perf_counter() - begun))
+    (store / "pictures.pickle").write_bytes(pickle.dumps(photographs(store)))
+    say(f"({PICTURES} photographs: {time.perf_counter() - begun:.1f} s)")
+    models = sorted((store / "models").iterdir())
+    result = {"device": device}
+    first = {} if arguments.steps == ["pytorch"] else child("encode", store, models[0], "cpu", 0, left(40))
+    if "models" in arguments.steps:
+        for model in models:
+            here = first if model == models[0] else child("encode", store, model, "cpu", 0, left(40))
+            result[model.name] = of_model(store, model, device, seconds, left, here)
+    if "variants" in arguments.steps:
+        for variant in VARIANTS if device == "cuda" else ("elsewhere=1",):
+            there = child("encode", store, models[0], device, seconds, left(40), DUALPATH_EXPERIMENT=variant)
+            result[variant] = there.get("pictures/s")
+            say(f"{models[0].name}, {variant}: pictures through INSERT: {result[variant]}/s")
+            compared(variant, first, there)
+    if "pytorch" in arguments.steps:
+        result["pytorch"] = child("pytorch", store, models[0], device, seconds / 2, left(90))
+    say(f"({time.perf_counter() - begun:.0f} s in all)")
+    say(json.dumps(result))
+    least = result.get("half", {}).get("least cosine")
+    if least is not None and not (least and min(least.values()) >= COSINE):
+        sys.exit(f"benches/gpu.sh: an embedding is further from the CPU's than {COSINE}, or was not computed")
+
+
+def of_model(store, model, device, seconds, left, here):
+    """All that is measured of one model."""
+    there = child("encode", store, model, device, seconds, left(60))
+    of = {"least cosine": compared(model.name, here, there)}
+    for path, report in there.get("report", {}).items():
+        say(f"{model.name}, {path} path: {json.dumps(report)}")
+    of["bare"] = bare = child("graphs", store, model, device, seconds / 2, left(60))
+    for kind, path in (("pictures", "image"), ("sentences", "text")):
+        whole = there.get(f"{kind}/s")
+        if not whole:
+            continue
+        of[kind] = whole
+        say(f"{model.name}, {kind} through INSERT: {whole:.0f}/s")
+        best = max((it for form, each in bare.items() if form.startswith(path) for it in each.values()), default=0)
+        if best:
+            of[f"share, {kind}"] = whole / best
+            say(f"  of the bare graph's best, {best:.0f}/s: {100 * whole / best:.0f} %; the device waits {100 * max(0, 1 - whole / best):.0f} % of the time")
+    return of
 
 
 main()

@@ -8,19 +8,21 @@ mod recent;
 mod pixels;
 mod session;
 mod lanes;
+mod elsewhere;
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread;
 
-use ndarray::{Array2, Array4, ArrayViewMut4, Axis};
+use ndarray::{Array2, Array4, ArrayViewMut4, Axis, Slice};
 
 pub use device::{want as use_device, wanted as device_wanted};
 pub use registry::{DEFAULT, drop_model, find, list, load};
 pub use runtime::{environment, state as runtime_state, use_library};
 
+use self::elsewhere::Blocks;
 use self::lanes::Lanes;
 use self::pixels::Pixels;
 use self::recent::Recent;
@@ -51,6 +53,20 @@ pub struct Encoder {
     recent: Mutex<Recent>,
     pixels: Pixels,
     lanes: Lanes,
+    elsewhere: Elsewhere,
+}
+
+/// What is there once a graph is open on another device than the CPU.
+#[derive(Default)]
+struct Elsewhere {
+    is_used: AtomicBool,
+    blocks: Blocks,
+    /// The image path once more, so that one batch is copied while another is computed; none where the device
+    /// has no room for it.
+    second: OnceLock<Option<Mutex<ImageGraph>>>,
+    /// Held while a batch's pictures are handed out to the threads that decode: one batch after the other is
+    /// ready, rather than all at last.
+    decoding: Mutex<()>,
 }
 
 impl Encoder {
@@ -66,6 +82,7 @@ impl Encoder {
             recent: Mutex::default(),
             pixels: Pixels::default(),
             lanes: Lanes::default(),
+            elsewhere: Elsewhere::default(),
         }
     }
 
@@ -101,10 +118,26 @@ impl Encoder {
 
     /// Where its image path and its text path run, as far as they are open.
     pub fn places(&self) -> [Option<Place>; 2] {
-        [
-            self.images.get().map(|it| held(it).place().clone()).or_else(|| self.lanes.place()),
-            self.texts.get().map(|it| held(it).place().clone()),
-        ]
+        let mut image = self.images.get().map(|it| held(it).place().clone());
+        let second = self.elsewhere.second.get().and_then(Option::as_ref);
+        if let (Some(image), Some(second)) = (&mut image, second) {
+            image.too_many = image.too_many.or(held(second).place().too_many);
+        }
+        [image.or_else(|| self.lanes.place()), self.texts.get().map(|it| held(it).place().clone())]
+    }
+
+    /// Rows that are best handed over at once.
+    pub fn batch(&self) -> usize {
+        if self.is_elsewhere() { elsewhere::batch() } else { BATCH }
+    }
+
+    /// Batches that are best under way at once.
+    pub fn under_way(&self) -> usize {
+        if self.is_elsewhere() { elsewhere::under_way() } else { 1 }
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        self.elsewhere.is_used.load(Ordering::Relaxed)
     }
 
     /// Encodes one picture: the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file.
@@ -126,7 +159,10 @@ impl Encoder {
         given_up: &AtomicBool,
         pictures: &[&[u8]],
     ) -> Vec<Result<Embedding>> {
-        pictures.chunks(BATCH).flat_map(|batch| self.picture_batch(batch, given_up)).collect()
+        pictures
+            .chunks(self.batch())
+            .flat_map(|batch| self.picture_batch(batch, given_up))
+            .collect()
     }
 
     /// Encodes sentences, in order.
@@ -134,18 +170,23 @@ impl Encoder {
         let words = &self.model.words;
         let mut embeddings = Vec::with_capacity(sentences.len());
         for batch in sentences.chunks(SENTENCE_BATCH) {
-            let rows = batch.iter().map(|it| words.tokens(it)).collect::<Result<Vec<_>>>()?;
-            let used: Vec<usize> = rows.iter().map(Vec::len).collect();
+            let mut rows = batch.iter().map(|it| words.tokens(it)).collect::<Result<Vec<_>>>()?;
             let mut texts = held(self.texts()?);
+            if self.is_elsewhere() {
+                rows.resize(elsewhere::rows(batch.len()), rows[0].clone());
+            }
+            let used: Vec<usize> = rows.iter().map(Vec::len).collect();
+            let most = used.iter().copied().max().unwrap_or_default();
             let slots = match texts.takes_any_length() {
-                true => used.iter().copied().max().unwrap_or_default(),
+                true if self.is_elsewhere() => elsewhere::slots(most, words.length()),
+                true => most,
                 false => words.length(),
             };
-            let mut tokens = Array2::from_elem((batch.len(), slots), words.padding());
+            let mut tokens = Array2::from_elem((rows.len(), slots), words.padding());
             for (row, mut slots) in rows.iter().zip(tokens.outer_iter_mut()) {
                 slots.iter_mut().zip(row).for_each(|(slot, token)| *slot = *token);
             }
-            embeddings.extend(texts.run(&tokens, &used)?);
+            embeddings.extend(texts.run(&tokens, &used)?.into_iter().take(batch.len()));
         }
         Ok(embeddings)
     }
@@ -167,13 +208,16 @@ impl Encoder {
     }
 
     fn picture_batch(&self, batch: &[&[u8]], given_up: &AtomicBool) -> Vec<Result<Embedding>> {
+        if self.is_elsewhere() {
+            return self.by_device(batch, given_up);
+        }
         let size = self.model.manifest.image.size as usize;
         let mut pixels = self.pixels.take(batch.len(), size);
         let threads = cores().min(batch.len());
         let outcomes = match self.lanes.take(&self.model, batch.len(), threads) {
             true => self.by_lanes(batch, pixels.view_mut(), threads, given_up),
             false => {
-                let faults = self.decoded(batch, pixels.view_mut(), threads, given_up);
+                let faults = self.decoded(batch, pixels.view_mut(), threads, given_up, || ());
                 embedded(faults, || held(self.images()?).run(pixels.view()))
             }
         };
@@ -194,24 +238,70 @@ impl Encoder {
         outcomes.resize_with(batch.len().div_ceil(rows), Vec::new);
         let work = batch.chunks(rows).zip(pixels.axis_chunks_iter_mut(Axis(0), rows));
         let work = Mutex::new(work.zip(&mut outcomes));
-        side_by_side(threads, || {
+        let run = || {
             while let Some(((bytes, mut pixels), outcomes)) = { held(&work).next() } {
-                let faults = self.decoded(bytes, pixels.view_mut(), 1, given_up);
+                let faults = self.decoded(bytes, pixels.view_mut(), 1, given_up, || ());
                 *outcomes = embedded(faults, || {
                     self.lanes.with(&self.name, &self.model, |it| it.run(pixels.view()))?
                 });
             }
-        });
+        };
+        side_by_side(threads, run, || ());
         outcomes.into_iter().flatten().collect()
     }
 
-    /// Fills a row of pixels for each picture, and says which could not be read.
+    /// All threads decode into memory that the device reads by itself, then whichever graph is free runs.
+    fn by_device(&self, batch: &[&[u8]], given_up: &AtomicBool) -> Vec<Result<Embedding>> {
+        let (here, count) = (&self.elsewhere, batch.len());
+        let none = || std::iter::repeat_with(|| None).take(count).collect();
+        let images = match self.images() {
+            Ok(images) => images,
+            Err(err) => return embedded(none(), || Err(err)),
+        };
+        let (rows, side) = (elsewhere::rows(count), self.model.manifest.image.size as usize);
+        let mut block = here.blocks.take(rows, || held(images).block([rows, 3, side, side]));
+        let faults = block.view_mut().map(|mut pixels| {
+            let pixels = pixels.slice_axis_mut(Axis(0), Slice::from(..count));
+            let turn = held(&here.decoding);
+            self.decoded(batch, pixels, cores().min(count), given_up, || drop(turn))
+        });
+        let outcomes = match faults {
+            Ok(faults) => {
+                embedded(faults, || self.with_free(images, |graph| graph.run_block(&block, count)))
+            }
+            Err(err) => embedded(none(), || Err(Error::Usage(err.to_string()))),
+        };
+        here.blocks.give_back(block);
+        outcomes
+    }
+
+    /// The image path, or the second one while the first is in use.
+    fn with_free<T>(
+        &self,
+        images: &Mutex<ImageGraph>,
+        body: impl FnOnce(&mut ImageGraph) -> T,
+    ) -> T {
+        match images.try_lock() {
+            Ok(mut graph) => return body(&mut graph),
+            Err(TryLockError::Poisoned(graph)) => return body(&mut graph.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        let second = self.elsewhere.second.get_or_init(|| match elsewhere::graphs() {
+            1 => None,
+            _ => ImageGraph::open(&self.name, &self.model, cores()).ok().map(Mutex::new),
+        });
+        body(&mut held(second.as_ref().unwrap_or(images)))
+    }
+
+    /// Fills a row of pixels for each picture, and says which could not be read; calls `handed_out` when the
+    /// last of them are being read.
     fn decoded(
         &self,
         batch: &[&[u8]],
         mut pixels: ArrayViewMut4<'_, f32>,
         threads: usize,
         given_up: &AtomicBool,
+        handed_out: impl FnOnce(),
     ) -> Vec<Option<Error>> {
         let preprocess = &self.model.manifest.image;
         let mut faults: Vec<Option<Error>> = Vec::new();
@@ -219,14 +309,15 @@ impl Encoder {
         let work = batch.iter().zip(pixels.outer_iter_mut()).zip(&mut faults);
         // One by one: a large picture keeps one thread busy while the others go on.
         let work = Mutex::new(work);
-        side_by_side(threads, || {
+        let read = || {
             while let Some(((bytes, plane), fault)) = { held(&work).next() } {
                 *fault = match given_up.load(Ordering::Relaxed) {
                     true => Some(Error::Usage("interrupted".to_owned())),
                     false => preprocess.read(bytes, plane).err(),
                 };
             }
-        });
+        };
+        side_by_side(threads, read, handed_out);
         // A broken picture keeps its place as zeros: the others' answers do not depend on it.
         for (fault, mut plane) in faults.iter().zip(pixels.outer_iter_mut()) {
             if fault.is_some() {
@@ -262,11 +353,19 @@ impl Encoder {
     }
 
     fn images(&self) -> Result<&Mutex<ImageGraph>> {
-        self.opened(&self.images, || ImageGraph::open(&self.name, &self.model, cores()))
+        self.opened(&self.images, || {
+            let graph = ImageGraph::open(&self.name, &self.model, cores())?;
+            self.elsewhere.is_used.fetch_or(graph.place().is_elsewhere(), Ordering::Relaxed);
+            Ok(graph)
+        })
     }
 
     fn texts(&self) -> Result<&Mutex<TextGraph>> {
-        self.opened(&self.texts, || TextGraph::open(&self.name, &self.model))
+        self.opened(&self.texts, || {
+            let graph = TextGraph::open(&self.name, &self.model)?;
+            self.elsewhere.is_used.fetch_or(graph.place().is_elsewhere(), Ordering::Relaxed);
+            Ok(graph)
+        })
     }
 
     /// A failed opening leaves nothing behind, so the next call tries again.
@@ -311,11 +410,12 @@ fn embedded(
     }
 }
 
-/// Does the same in so many threads, this one among them.
-fn side_by_side(threads: usize, body: impl Fn() + Sync) {
+/// Does the same in so many threads, this one among them, which calls `done` once it has done its part.
+fn side_by_side(threads: usize, body: impl Fn() + Sync, done: impl FnOnce()) {
     thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(&body)).collect();
         body();
+        done();
         // A scope waits for what they do, not for their end: the next ones would find their memory taken.
         for other in others {
             if let Err(panic) = other.join() {

@@ -5,13 +5,14 @@ use std::ops::Range;
 
 use ndarray::{Array, Array2, Array4, ArrayView2, ArrayView4, Axis, Dimension, Slice};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::session::{Session, SessionInputValue};
+use ort::session::{Session, SessionInputValue, SessionOutputs};
 use ort::value::{
     Outlet, PrimitiveTensorElementType, Tensor, TensorElementType, TensorRef, ValueType,
 };
 
 use super::assigned::{self, Assigned};
 use super::device::{self, Device};
+use super::elsewhere::{Block, Bound};
 use super::{cores, runtime};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
@@ -34,7 +35,10 @@ const MASK: &str = "attention_mask";
 const ANY: i64 = -1;
 
 /// An opened image path.
-pub struct ImageGraph(Opened);
+pub struct ImageGraph {
+    graph: Opened,
+    bound: Option<Bound>,
+}
 
 /// An opened text path.
 pub struct TextGraph {
@@ -66,6 +70,8 @@ pub struct Place {
     pub nodes: Option<Assigned>,
     /// Rows that the device had no memory for, at some time.
     pub too_many: Option<usize>,
+    /// Where pixels lie for the device, and why not in memory of its own choice; none on the CPU.
+    pub memory: Option<String>,
 }
 
 struct Wanted {
@@ -100,11 +106,12 @@ impl ImageGraph {
         };
         let input = (input.name().to_owned(), is_single(input));
         let opened = Opened::new((session, place), name, &model.image_graph, input)?;
-        let mut graph = ImageGraph(opened);
+        let mut graph = ImageGraph { graph: opened, bound: None };
         let side = size as usize;
-        if graph.0.place.device != Device::Cpu {
+        if graph.place().is_elsewhere() {
             graph.run(Array4::ones((1, 3, side, side)).view())?;
-            graph.0.look_who_ran(IMAGE_GRAPH)?;
+            graph.graph.look_who_ran(IMAGE_GRAPH)?;
+            graph.bind();
         }
         device::opened();
         Ok(graph)
@@ -112,12 +119,62 @@ impl ImageGraph {
 
     /// Where it runs.
     pub fn place(&self) -> &Place {
-        &self.0.place
+        &self.graph.place
+    }
+
+    /// Binds input and output, which leaves plain memory where it cannot be.
+    fn bind(&mut self) {
+        let Opened { session, place, output, .. } = &mut self.graph;
+        let bound = Bound::new(session, place.device, output);
+        let plain = |reason: &str| format!("plain: {reason}");
+        (self.bound, place.memory) = match bound {
+            Some(Ok(bound)) => (Some(bound), Some("pinned".to_owned())),
+            Some(Err(err)) => (None, Some(plain(&err.to_string()))),
+            None => (None, Some(plain("the device has no other"))),
+        };
+    }
+
+    /// Room for pixels, where the device reads them by itself if that can be had.
+    pub fn block(&mut self, shape: [usize; 4]) -> Block {
+        match self.bound.as_ref().map(|it| it.block(shape)) {
+            Some(Ok(block)) => return block,
+            Some(Err(err)) => self.graph.place.memory = Some(format!("plain: {err}")),
+            None => {}
+        }
+        Block::Plain(Array4::zeros(shape))
+    }
+
+    /// The first `rows` of a block to as many embeddings; all of it is computed.
+    pub fn run_block(&mut self, block: &Block, rows: usize) -> Result<Vec<Result<Embedding>>> {
+        let graph = &mut self.graph;
+        let fits = block.rows() <= graph.most_rows;
+        if let (Block::Pinned(tensor), Some(bound), true) = (block, &mut self.bound, fits) {
+            let refused = |reason| Error::Inference { model: graph.model.clone(), reason };
+            let outputs = bound.run(&mut graph.session, &graph.input, tensor);
+            let outcome = outputs
+                .map_err(|err| refused(err.to_string()))
+                .and_then(|it| embeddings(&it, &graph.output).map_err(refused));
+            match outcome {
+                Ok(mut all) if rows <= all.len() => {
+                    all.truncate(rows);
+                    return Ok(all);
+                }
+                // It is halved below.
+                Err(err) if 1 < rows && is_out_of_memory(&err) => {}
+                Err(err) => return Err(err),
+                Ok(all) => return Err(miscounted(rows, all.len())),
+            }
+        }
+        let pixels = block.view().map_err(|err| self.graph.lost(&err))?;
+        let computed = if fits { block.rows() } else { rows };
+        let mut all = self.run(pixels.slice_axis(Axis(0), Slice::from(..computed)))?;
+        all.truncate(rows);
+        Ok(all)
     }
 
     /// (batch, 3, size, size) to as many embeddings; of one without a direction the others know nothing.
     pub fn run(&mut self, pixels: ArrayView4<'_, f32>) -> Result<Vec<Result<Embedding>>> {
-        let graph = &mut self.0;
+        let graph = &mut self.graph;
         graph.by_rows(pixels.len_of(Axis(0)), |graph, rows| {
             let rows = pixels.slice_axis(Axis(0), Slice::from(rows));
             let pixels = TensorRef::from_array_view(rows).map_err(|err| graph.refused(err))?;
@@ -177,7 +234,7 @@ impl TextGraph {
         let input = (input.name().to_owned(), is_single(input));
         let graph = Opened::new((session, place), name, &model.text_graph, input)?;
         let mut graph = TextGraph { graph, narrow, mask, any_length };
-        if graph.graph.place.device != Device::Cpu {
+        if graph.place().is_elsewhere() {
             graph.run(&Array2::ones((1, model.manifest.text.length)), &[1])?;
             graph.graph.look_who_ran(TEXT_GRAPH)?;
         }
@@ -250,6 +307,9 @@ impl Opened {
 
     /// Refuses a graph that none of its device's kernels ran, after its first call.
     fn look_who_ran(&mut self, file: &str) -> Result<()> {
+        if self.place.device == Device::Cpu {
+            return Ok(());
+        }
         let refused = |reason: String| Error::Inference { model: self.model.clone(), reason };
         let nodes = assigned::assigned(&mut self.session).map_err(refused)?;
         let device = self.place.device;
@@ -295,14 +355,39 @@ impl Opened {
         let model = self.model.clone();
         let refused = |reason: String| Error::Inference { model: model.clone(), reason };
         let outputs = self.session.run(inputs).map_err(|err| refused(err.to_string()))?;
-        let output = outputs[self.output.as_str()].try_extract_tensor::<f32>();
-        let (shape, numbers) = output.map_err(|err| refused(err.to_string()))?;
-        let dimension = shape.last().map_or(0, |it| usize::try_from(*it).unwrap_or_default());
-        if dimension == 0 {
-            return Err(refused(format!("{} has the shape {shape:?}", self.output)));
-        }
-        Ok(numbers.chunks_exact(dimension).map(|it| Embedding::new(it.to_vec())).collect())
+        embeddings(&outputs, &self.output).map_err(refused)
     }
+
+    fn lost(&self, reason: &dyn std::fmt::Display) -> Error {
+        Error::Inference { model: self.model.clone(), reason: reason.to_string() }
+    }
+}
+
+impl Place {
+    /// Whether it is another device than the CPU.
+    pub fn is_elsewhere(&self) -> bool {
+        // That all but the device itself can be tried without one.
+        self.device != Device::Cpu || device::experiment("elsewhere").is_some()
+    }
+}
+
+/// The rows of an output.
+fn embeddings(
+    outputs: &SessionOutputs<'_>,
+    name: &str,
+) -> std::result::Result<Vec<Result<Embedding>>, String> {
+    let output = outputs.get(name).ok_or_else(|| format!("there is no {name}"))?;
+    let output = output.try_extract_tensor::<f32>();
+    let (shape, numbers) = output.map_err(|err| err.to_string())?;
+    let dimension = shape.last().map_or(0, |it| usize::try_from(*it).unwrap_or_default());
+    if dimension == 0 {
+        return Err(format!("{name} has the shape {shape:?}"));
+    }
+    Ok(numbers.chunks_exact(dimension).map(|it| Embedding::new(it.to_vec())).collect())
+}
+
+fn miscounted(rows: usize, answers: usize) -> Error {
+    Error::Usage(format!("the graph answered {rows} rows with {answers} embeddings"))
 }
 
 /// Calls `run` for ranges that together are all rows, halving them while the device has no memory.
@@ -317,10 +402,7 @@ fn halving<T>(
         match run(all.len()..all.len() + count) {
             Ok(more) if more.len() == count => all.extend(more),
             Ok(more) => {
-                return Err(Error::Usage(format!(
-                    "the graph answered {count} rows with {} embeddings",
-                    more.len()
-                )));
+                return Err(miscounted(count, more.len()));
             }
             Err(err) if 1 < count && is_out_of_memory(&err) => *most = count.div_ceil(2),
             Err(err) => return Err(err),
@@ -344,7 +426,13 @@ fn open(model: &str, graph: &model::Graph, file: &str, threads: usize) -> Result
     for device in &devices {
         match open_on(*device, model, graph, file, threads) {
             Ok(session) => {
-                let place = Place { device: *device, passed_over, nodes: None, too_many: None };
+                let place = Place {
+                    device: *device,
+                    passed_over,
+                    nodes: None,
+                    too_many: None,
+                    memory: None,
+                };
                 return Ok((session, place));
             }
             Err(err) if devices.len() == 1 => return Err(err),
@@ -527,5 +615,47 @@ mod tests {
         let broken = || Error::Inference { model: "any".to_owned(), reason: "lost".to_owned() };
         let outcome: Result<Vec<usize>> = halving(4, &mut usize::MAX.clone(), |_| Err(broken()));
         assert!(outcome.unwrap_err().to_string().contains("lost"));
+    }
+
+    /// What is bound, whole or halved or plain, says what a plain call says.
+    #[test]
+    fn blocks_say_what_plain_pixels_say() {
+        let model = Model::built_in().unwrap();
+        let side = model.manifest.image.size as usize;
+        let mut graph = ImageGraph::open("any", &model, 1).unwrap();
+        let pixels = Array4::from_shape_fn((8, 3, side, side), |(row, channel, y, x)| {
+            ((row + 1) as f32 * 0.01 * (x + 2 * y) as f32 + channel as f32).sin()
+        });
+        let first = pixels.slice_axis(Axis(0), Slice::from(..5));
+        let numbers = |all: Result<Vec<Result<Embedding>>>| {
+            let all: Result<Vec<Embedding>> = all.unwrap().into_iter().collect();
+            all.unwrap().iter().map(|it| it.as_slice().to_vec()).collect::<Vec<_>>()
+        };
+        let expected = numbers(graph.run(first));
+        let check = |graph: &mut ImageGraph, block: &Block| {
+            for (one, other) in numbers(graph.run_block(block, 5)).iter().zip(&expected) {
+                let cosine: f32 = one.iter().zip(other).map(|(a, b)| a * b).sum();
+                assert!(0.999_999 < cosine, "{cosine}");
+            }
+            assert_eq!(numbers(graph.run_block(block, 5)).len(), 5);
+        };
+        let filled = |mut block: Block| {
+            block.view_mut().unwrap().assign(&pixels);
+            block
+        };
+        let plain = filled(graph.block([8, 3, side, side]));
+        assert!(matches!(plain, Block::Plain(_)));
+        check(&mut graph, &plain);
+        graph.bind();
+        assert_eq!(graph.place().memory.as_deref(), Some("pinned"));
+        let pinned = filled(graph.block([8, 3, side, side]));
+        assert!(matches!(pinned, Block::Pinned(_)), "{:?}", graph.place().memory);
+        check(&mut graph, &pinned);
+        let mut one = graph.block([1, 3, side, side]);
+        one.view_mut().unwrap().assign(&pixels.slice_axis(Axis(0), Slice::from(..1)));
+        assert_eq!(numbers(graph.run_block(&one, 1)).len(), 1);
+        check(&mut graph, &pinned);
+        graph.graph.most_rows = 2;
+        check(&mut graph, &pinned);
     }
 }

@@ -1,4 +1,5 @@
-//! A model folder as `join` and `quantize` write it: recall is that of the folder as it is loaded.
+//! A model folder as `join`, `quantize` and `half` write it: recall, where it is stated, is that of the folder as
+//! it is loaded.
 
 use std::path::Path;
 
@@ -34,24 +35,31 @@ pub fn write(
     files: [&[u8]; 3],
     val: &[&Picture],
 ) -> Result<Report> {
-    std::fs::create_dir_all(to).with_context(|| format!("creating {}", to.display()))?;
-    let write = |name: &str, bytes: &[u8]| {
-        let file = to.join(name);
-        std::fs::write(&file, bytes).with_context(|| format!("writing {}", file.display()))
-    };
-    for (name, bytes) in [IMAGE_GRAPH, TEXT_GRAPH, TOKENIZER].into_iter().zip(files) {
-        write(name, bytes)?;
-        manifest.files.insert(name.to_owned(), sha256(bytes));
-    }
-    write(MANIFEST, &serde_json::to_vec_pretty(&manifest)?)?;
+    write_unmeasured(to, &mut manifest, files)?;
     let report = served::embedded(&*encoder::load("written", to)?, val)?.ranks().report();
     manifest.recall = manifest.recall.map(|it| Recall {
         text_to_image: report.text_to_image.rounded(),
         image_to_text: report.image_to_text.rounded(),
         ..it
     });
-    write(MANIFEST, &serde_json::to_vec_pretty(&manifest)?)?;
+    stored(to, MANIFEST, &serde_json::to_vec_pretty(&manifest)?)?;
+    Ok(report)
+}
+
+/// Writes the files and the manifest with their digests.
+pub fn write_unmeasured(to: &Path, manifest: &mut Manifest, files: [&[u8]; 3]) -> Result<()> {
+    std::fs::create_dir_all(to).with_context(|| format!("creating {}", to.display()))?;
+    for (name, bytes) in [IMAGE_GRAPH, TEXT_GRAPH, TOKENIZER].into_iter().zip(files) {
+        stored(to, name, bytes)?;
+        manifest.files.insert(name.to_owned(), sha256(bytes));
+    }
+    stored(to, MANIFEST, &serde_json::to_vec_pretty(&manifest)?)?;
     let total: usize = files.iter().map(|it| it.len()).sum();
     println!("wrote {} ({:.1} MB)", to.display(), total as f64 / 1e6);
-    Ok(report)
+    Ok(())
+}
+
+fn stored(to: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let file = to.join(name);
+    std::fs::write(&file, bytes).with_context(|| format!("writing {}", file.display()))
 }

@@ -29,6 +29,7 @@ mod teacher;
 mod folder;
 pub mod join;
 pub mod quantize;
+pub mod halve;
 
 mod curves;
 mod progress;

@@ -10,7 +10,7 @@ use training::config::Run;
 use training::data::Split;
 use training::export::{self, Trained};
 use training::prepare::{self, Prepared};
-use training::{device, fit, join, onnx, quantize, report, served};
+use training::{device, fit, halve, join, onnx, quantize, report, served};
 
 /// Trains the encoder pair that dualpath runs: prepare, fit, eval, export, in that order.
 ///
@@ -70,6 +70,12 @@ Examples:
   train quantize training/runs/dualpath-quick.toml --data DATA --model models/mine --to models/mine-int8 --graphs image
 
 Text paths are small: look whether theirs gains anything (benches/encode/run).";
+
+const HALF: &str = "\
+Example:
+  train half --model models/mine --to models/mine-half
+
+The half folder is for a GPU: on a processor it is slower than the folder that it was made from.";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -185,6 +191,19 @@ enum Verb {
         #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
         pictures: u16,
     },
+    /// Writes a model folder whose graphs are computed in half precision, for GPUs.
+    ///
+    /// Pixels go in and embeddings come out as float32. Recall is not stated in the folder: `train eval --model`
+    /// measures it.
+    #[command(after_long_help = HALF)]
+    Half {
+        /// The folder to read, of `train export` or `train join`.
+        #[arg(long)]
+        model: PathBuf,
+        /// The folder to write.
+        #[arg(long)]
+        to: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -278,5 +297,6 @@ fn main() -> Result<()> {
             let out = place.out.join(&run.name);
             quantize::quantize(&run, &out, &model, &to, pictures.into(), graphs)
         }
+        Verb::Half { model, to } => halve::halve(&model, &to),
     }
 }

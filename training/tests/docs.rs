@@ -49,7 +49,7 @@ fn commands_of_the_pages_are_understood() {
     let pages = ["README.md", "docs/train.md"];
     let mut texts: Vec<String> =
         pages.iter().map(|it| std::fs::read_to_string(root.join(it)).unwrap()).collect();
-    for verb in ["prepare", "fit", "eval", "export", "quantize"] {
+    for verb in ["prepare", "fit", "eval", "export", "quantize", "half"] {
         texts.push(train(&[verb, "--help"]).1);
     }
     let mut count = 0;

@@ -502,22 +502,23 @@ impl Dualpath {
         })
     }
 
-    /// Has what waits encoded while the statement goes on, once the batch before is written.
+    /// Has what waits encoded while the statement goes on, once no more batches are under way than fit.
     fn send(&self) -> Result<()> {
-        self.land()?;
         let is_ready = self.queue.borrow().is_ready();
-        match is_ready {
-            true => self.flush(),
-            false => self.queue.borrow_mut().send(self.encoder()?),
+        if is_ready {
+            return self.flush();
         }
+        let encoder = self.encoder()?;
+        self.land(encoder.under_way() - 1)?;
+        self.queue.borrow_mut().send(encoder)
     }
 
-    /// Writes the batch that is under way.
-    fn land(&self) -> Result<()> {
-        let landed = self.queue.borrow_mut().landed();
-        match landed {
-            None => Ok(()),
-            Some((rows, outcomes)) => self.store.append(&named(&rows, outcomes?)?),
+    /// Writes batches that are under way, until so many are left.
+    fn land(&self, left: usize) -> Result<()> {
+        loop {
+            let landed = self.queue.borrow_mut().landed(left);
+            let Some((rows, outcomes)) = landed else { return Ok(()) };
+            self.store.append(&named(&rows, outcomes?)?)?;
         }
     }
 
@@ -526,7 +527,7 @@ impl Dualpath {
         if self.store.made().content.is_some() {
             return self.settle(None);
         }
-        self.land()?;
+        self.land(0)?;
         let rows = self.queue.borrow_mut().take();
         if rows.is_empty() {
             return Ok(());

@@ -1,6 +1,6 @@
 //! Rows that were inserted and wait to be encoded together.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -38,7 +38,7 @@ impl Row {
     }
 }
 
-/// Bytes that wait at most; as many may be under way.
+/// Bytes that wait at most; as many may be in each batch under way.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// An answer for each of some rows.
@@ -51,7 +51,10 @@ pub struct Queue {
     rowids: HashSet<i64>,
     to_encode: usize,
     bytes: usize,
-    under_way: Option<UnderWay>,
+    /// Rows of a batch, as the encoder that had the last one wants them.
+    batch: usize,
+    /// The oldest first.
+    under_way: VecDeque<UnderWay>,
 }
 
 /// A batch that is being encoded while its caller reads the next one.
@@ -86,7 +89,7 @@ impl Queue {
 
     /// Whether it is time to encode what waits. An interrupt waits for no more than one batch.
     pub fn is_full(&self) -> bool {
-        BATCH <= self.to_encode || MOST_BYTES <= self.bytes
+        self.batch.max(BATCH) <= self.to_encode || MOST_BYTES <= self.bytes
     }
 
     /// Whether nothing that waits needs an encoder.
@@ -94,7 +97,7 @@ impl Queue {
         self.to_encode == 0
     }
 
-    /// Begins to encode what waits; nothing is under way before.
+    /// Begins to encode what waits, beside what is under way.
     ///
     /// # Errors
     /// No thread; the rows wait on.
@@ -102,12 +105,13 @@ impl Queue {
         let rows = Arc::new(std::mem::take(&mut self.rows));
         let given_up = Arc::new(AtomicBool::new(false));
         let (theirs, stop) = (rows.clone(), given_up.clone());
+        self.batch = encoder.batch();
         let spawned = std::thread::Builder::new()
             .name("dualpath".to_owned())
             .spawn(move || encoded(&theirs, Some(&*encoder), &stop));
         match spawned {
             Ok(worker) => {
-                self.under_way = Some(UnderWay { rows, given_up, worker: Some(worker) });
+                self.under_way.push_back(UnderWay { rows, given_up, worker: Some(worker) });
                 (self.to_encode, self.bytes) = (0, 0);
                 Ok(())
             }
@@ -118,9 +122,12 @@ impl Queue {
         }
     }
 
-    /// Waits for the batch that is under way, if there is one.
-    pub fn landed(&mut self) -> Option<(Vec<Row>, Outcomes)> {
-        let mut under_way = self.under_way.take()?;
+    /// Waits for the oldest batch that is under way, if there are more than `left`.
+    pub fn landed(&mut self, left: usize) -> Option<(Vec<Row>, Outcomes)> {
+        if self.under_way.len() <= left {
+            return None;
+        }
+        let mut under_way = self.under_way.pop_front()?;
         let worker = under_way.worker.take()?;
         let lost = || Error::Usage("internal error, please report".to_owned());
         let outcomes = worker.join().unwrap_or_else(|_| Err(lost()));
@@ -143,12 +150,14 @@ impl Queue {
 
     /// All rows that wait, where none are under way; the queue is empty then.
     pub fn take(&mut self) -> Vec<Row> {
-        std::mem::take(self).rows
+        let batch = self.batch;
+        std::mem::replace(self, Queue { batch, ..Queue::default() }).rows
     }
 
     /// Forgets all rows.
     pub fn clear(&mut self) {
-        *self = Queue::default();
+        self.under_way.iter().for_each(|it| it.given_up.store(true, Ordering::Relaxed));
+        self.take();
     }
 }
 

@@ -194,9 +194,9 @@ impl Dualpath {
             });
         }
         if self.queue.borrow().is_full() {
-            self.land_seen(progress)?;
-            self.stop_if_interrupted()?;
             let encoder = self.encoder()?;
+            self.land_seen(encoder.under_way() - 1, progress)?;
+            self.stop_if_interrupted()?;
             self.queue.borrow_mut().send(encoder)?;
         }
         Ok(encoded)
@@ -204,7 +204,7 @@ impl Dualpath {
 
     /// Encodes what waits or is under way, and notes what could not be.
     pub(super) fn settle(&self, progress: Option<&Progress>) -> Result<()> {
-        self.land_seen(progress)?;
+        self.land_seen(0, progress)?;
         let rows = self.queue.borrow_mut().take();
         if rows.is_empty() {
             return Ok(());
@@ -213,10 +213,13 @@ impl Dualpath {
         self.keep(rows, outcomes, progress)
     }
 
-    /// The same for what is under way.
-    fn land_seen(&self, progress: Option<&Progress>) -> Result<()> {
-        let landed = self.queue.borrow_mut().landed();
-        landed.map_or(Ok(()), |(rows, outcomes)| self.keep(rows, outcomes, progress))
+    /// The same for batches that are under way, until so many are left.
+    fn land_seen(&self, left: usize, progress: Option<&Progress>) -> Result<()> {
+        loop {
+            let landed = self.queue.borrow_mut().landed(left);
+            let Some((rows, outcomes)) = landed else { return Ok(()) };
+            self.keep(rows, outcomes, progress)?;
+        }
     }
 
     fn keep(&self, rows: Vec<Row>, outcomes: Outcomes, progress: Option<&Progress>) -> Result<()> {

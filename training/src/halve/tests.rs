@@ -1,0 +1,126 @@
+//! Half precision stands for the graph's own, which is its exact twin.
+#![allow(clippy::unwrap_used)]
+
+use dualpath::encoder;
+use ndarray::{Array2, Array4};
+use ort::session::{Session, SessionInputValue};
+use ort::value::Tensor;
+use prost::Message;
+use tch::Device;
+
+use super::graph::halved;
+use crate::net::image::{self, Backbone, Head, Stride};
+use crate::net::text::{self, Form};
+use crate::net::{Layer, Pooling};
+use crate::onnx::{self, Input, Precision};
+use crate::protobuf::{FLOAT, FLOAT16, Graph, Model, Node};
+use crate::torch::{Parameters, numbers};
+
+const WIDTH: i64 = 32;
+
+fn written(path: &[Layer], input: Input, precision: Precision) -> Vec<u8> {
+    tch::manual_seed(1);
+    let parameters = Parameters::fresh(path, Device::Cpu);
+    onnx::write(path, input, WIDTH, precision, |name| numbers(parameters.get(name)))
+}
+
+fn embedded(graph: &[u8], input: SessionInputValue<'static>) -> Vec<Vec<f32>> {
+    let builder = Session::builder(encoder::environment().unwrap()).unwrap();
+    let mut session = { builder }.commit_from_memory(graph).unwrap();
+    let outputs = session.run(ort::inputs![input]).unwrap();
+    let (shape, numbers) = outputs[0].try_extract_tensor::<f32>().unwrap();
+    numbers.chunks_exact(shape[1] as usize).map(<[f32]>::to_vec).collect()
+}
+
+fn assert_alike(exact: &[Vec<f32>], half: &[Vec<f32>]) {
+    assert_eq!(exact.len(), half.len());
+    for (exact, half) in exact.iter().zip(half) {
+        let cosine: f32 = exact.iter().zip(half).map(|(a, b)| a * b).sum();
+        assert!(0.9999 < cosine && cosine < 1.0001, "cosine {cosine}");
+    }
+}
+
+fn read(file: &[u8]) -> Graph {
+    Model::decode(file).unwrap().graph.unwrap()
+}
+
+/// Every convolution takes float16, which is stored so.
+fn assert_half(file: &[u8]) {
+    let graph = read(file);
+    let constant = |name: &str| graph.initializer.iter().find(|it| it.name == name);
+    let mut convolutions = 0;
+    for node in graph.node.iter().filter(|it| it.op_type == "Conv") {
+        for weight in &node.input[1..] {
+            assert_eq!(constant(weight).unwrap().data_type, FLOAT16, "{weight}");
+        }
+        convolutions += 1;
+    }
+    assert!(convolutions > 0);
+    // What would leave float16's range is cast before.
+    let wide = |it: &&Node| ["ReduceL2", "Pow"].contains(&it.op_type.as_str());
+    let first = graph.node.iter().find(wide).unwrap();
+    let before = graph.node.iter().find(|it| it.output[0] == first.input[0]).unwrap();
+    assert_eq!(before.op_type, "Cast");
+    assert_eq!(before.attribute[0].i, Some(i64::from(FLOAT)));
+}
+
+#[test]
+fn a_halved_image_path_says_the_same() {
+    // Before any tensor: it knows where ONNX Runtime lies.
+    encoder::environment().unwrap();
+    for (pooling, precision) in
+        [(Pooling::MeanMax, Precision::Half), (Pooling::Gem, Precision::Full)]
+    {
+        let head = Head { pooling, hidden: 64, dimension: WIDTH, dropout: 0.0 };
+        let path = image::path(Backbone::MobileNetV2, Stride::Middle, &head);
+        let graph = written(&path, Input::Pixels(&[3, 64, 64]), precision);
+        let half = halved(&graph).unwrap();
+        assert_half(&half);
+        let (before, after) = (read(&graph), read(&half));
+        assert_eq!((before.input, before.output), (after.input, after.output));
+        let casts = |it: &&Node| it.op_type == "Cast" && it.input[0] == "pixels";
+        assert_eq!(after.node.iter().filter(casts).count(), 1);
+        let pictures = Array4::from_shape_fn((8, 3, 64, 64), |(row, channel, y, x)| {
+            let turn = (row + 1) as f32 * 0.05;
+            ((x as f32 * turn) + (y as f32 * (0.7 - turn)) + channel as f32).sin()
+        });
+        let tensor = || Tensor::from_array(pictures.clone()).unwrap().into();
+        assert_alike(&embedded(&graph, tensor()), &embedded(&half, tensor()));
+        // What is half already stays as it is.
+        let again = halved(&half).unwrap();
+        assert_alike(&embedded(&half, tensor()), &embedded(&again, tensor()));
+        assert_eq!(read(&again).node.len(), read(&half).node.len());
+    }
+}
+
+#[test]
+fn a_halved_text_path_says_the_same() {
+    encoder::environment().unwrap();
+    for form in [Form::FlatMeanMax, Form::Strided] {
+        for precision in [Precision::Half, Precision::Full] {
+            let path = text::path(form, 50, WIDTH, 0.0);
+            let graph = written(&path, Input::Tokens(16), precision);
+            let half = halved(&graph).unwrap();
+            assert_half(&half);
+            let tokens = Array2::from_shape_fn((40, 16), |(row, at)| match at < 3 + row % 13 {
+                true => (1 + (row * 7 + at * 3) % 49) as i64,
+                false => 0,
+            });
+            let tensor = || Tensor::from_array(tokens.clone()).unwrap().into();
+            assert_alike(&embedded(&graph, tensor()), &embedded(&half, tensor()));
+        }
+    }
+}
+
+#[test]
+fn quantized_graphs_are_refused() {
+    let mut model = Model::decode(&*written(
+        &text::path(Form::FlatMeanMax, 50, WIDTH, 0.0),
+        Input::Tokens(16),
+        Precision::Full,
+    ))
+    .unwrap();
+    model.graph.as_mut().unwrap().node[0].op_type = "DequantizeLinear".to_owned();
+    let refused = halved(&model.encode_to_vec()).unwrap_err().to_string();
+    assert!(refused.contains("the folder that it was quantized from"), "{refused}");
+}
