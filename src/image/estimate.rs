@@ -17,10 +17,8 @@ const FAR: f64 = 8.0;
 const SOFT: f64 = 0.2;
 /// Variance of what quantization and rounding add to a decoded pixel, beside that of the pixels.
 const NOISE: f64 = 1e-4;
-/// Decoded pixels that tell of a wanted one on each side, beyond those that the resize reaches.
-const BEYOND: usize = 1;
 /// Numbers added up side by side.
-const LANES: usize = 16;
+const LANES: usize = 32;
 
 /// Where on a side the wanted pixels lie: in full size, the edge of the first, and how many make one.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +43,7 @@ impl Weights {
         let reach = filter.reach() * span.step;
         let decoded = length.div_ceil(part) as usize;
         let reached = (2.0 * reach / f64::from(part)).ceil() as usize;
-        let taps = decoded.min(reached + 1 + 2 * BEYOND);
+        let taps = decoded.min(reached + 1);
         let margin = taps * part as usize + 2 * reach as usize + 3 * BLOCK;
         let alike = Alike::new(part, span.step, margin);
         // Where in its block the first pixel stands makes the difference between windows.
@@ -53,7 +51,7 @@ impl Weights {
         let mut weights = Weights { taps, firsts: Vec::new(), values: Vec::new() };
         for wanted in 0..size {
             let middle = span.from + (f64::from(wanted) + 0.5) * span.step;
-            let first = ((middle - reach) / f64::from(part)).floor() as isize - BEYOND as isize;
+            let first = ((middle - reach) / f64::from(part)).floor() as isize;
             let first = first.clamp(0, (decoded - taps) as isize) as usize;
             let target = target(length, middle, span.step, filter);
             let window = &windows[first % alike.pixels()];
@@ -96,7 +94,7 @@ impl Alike {
             (0..margin + BLOCK).map(|it| (-(it as f64 / step).hypot(SOFT) / FAR).exp()).collect();
         let of = |taken: &[f64; BLOCK], at: usize| {
             let each = taken.iter().enumerate();
-            each.map(|(it, weight)| weight * alike[(at).abs_diff(margin + it)]).sum()
+            each.map(|(it, weight)| weight * alike[at.abs_diff(margin + it)]).sum()
         };
         let of_all = |it| (0..2 * margin).map(|at| of(it, at)).collect();
         let covariances = taken.iter().map(of_all).collect();
@@ -176,8 +174,15 @@ impl Window {
     }
 }
 
+/// As long as the shorter of the two.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+    let length = a.len().min(b.len());
+    let ((a, rest), (b, other)) = (a[..length].as_chunks::<4>(), b[..length].as_chunks::<4>());
+    let mut sums = [0.0; 4];
+    for (a, b) in a.iter().zip(b) {
+        sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
+    }
+    sums.iter().sum::<f64>() + rest.iter().zip(other).map(|(a, b)| a * b).sum::<f64>()
 }
 
 fn times(matrix: &[f64], vector: &[f64]) -> Vec<f64> {
@@ -208,8 +213,9 @@ pub fn estimated(picture: &RgbImage, across: &Weights, down: &Weights) -> Vec<u8
     let stride = (length + 1).next_multiple_of(LANES);
     let mut rows = vec![vec![0.0f32; stride]; down.taps];
     let mut line = vec![0.0f32; stride];
-    let (mut read, mut bytes) = (0, Vec::new());
-    for (first, weights) in down.each() {
+    let mut bytes = vec![0; 3 * across.firsts.len() * down.firsts.len()];
+    let mut read = 0;
+    for ((first, weights), row) in down.each().zip(bytes.chunks_mut(3 * across.firsts.len())) {
         for at in read.max(first)..first + down.taps {
             let from = picture.as_raw()[at * length..][..length].iter();
             rows[at % down.taps].iter_mut().zip(from).for_each(|(to, it)| *to = f32::from(*it));
@@ -217,16 +223,37 @@ pub fn estimated(picture: &RgbImage, across: &Weights, down: &Weights) -> Vec<u8
         read = first + down.taps;
         let lines = weights.iter().zip(first..).map(|(it, at)| (*it, &rows[at % down.taps][..]));
         add_up(&lines.collect::<Vec<_>>(), &mut line);
-        for (first, weights) in across.each() {
-            let mut sums = [0.5f32; 4];
-            for (weight, at) in weights.iter().zip(first..) {
-                let pixel = &line[3 * at..][..4];
-                sums.iter_mut().zip(pixel).for_each(|(sum, it)| *sum += weight * it);
-            }
-            bytes.extend(sums[..3].iter().map(|it| *it as u8));
+        for ((first, weights), to) in across.each().zip(row.as_chunks_mut::<3>().0) {
+            *to = pixel(weights, &line[3 * first..]);
         }
     }
     bytes
+}
+
+/// The weighted sum of neighbours: by two sums, as one addition waits for the one before it.
+#[inline(always)]
+fn pixel(weights: &[f32], line: &[f32]) -> [u8; 3] {
+    let (pairs, last) = weights.as_chunks::<2>();
+    // Red, green, blue, and a number that is left out.
+    let (mut sums, mut others) = ([0.5f32; 4], [0.0f32; 4]);
+    let mut line = &line[..3 * weights.len() + 1];
+    for [one, other] in pairs {
+        let from: &[f32; 7] = line.first_chunk().expect("three numbers a weight, and one");
+        for at in 0..4 {
+            sums[at] += one * from[at];
+            others[at] += other * from[3 + at];
+        }
+        line = &line[6..];
+    }
+    if let ([one], Some(from)) = (last, line.first_chunk::<4>()) {
+        for at in 0..4 {
+            others[at] += one * from[at];
+        }
+    }
+    for at in 0..4 {
+        sums[at] += others[at];
+    }
+    [sums[0] as u8, sums[1] as u8, sums[2] as u8]
 }
 
 /// The weighted sum of rows, within what a byte holds, as a resize clips it between its passes.
