@@ -97,7 +97,22 @@ fn a_part_of_the_size_has_the_same_embedding() {
         bytes.into_inner()
     };
     let (jpeg, whole) = (image::ImageFormat::Jpeg, image::ImageFormat::Bmp);
-    let sizes = [(460, 460), (901, 677), (1000, 1500), (1800, 470), (2048, 1365), (2000, 1900)];
+    // In full, then at 1/2, 1/4 and 1/8, with sides of two, three and other times the model's 240.
+    let sizes = [
+        (460, 460),
+        (901, 677),
+        (1800, 470),
+        (960, 960),
+        (1000, 1500),
+        (1440, 1447),
+        (2048, 1365),
+        (2000, 1900),
+        (1920, 1927),
+        (2880, 1920),
+        (3000, 2250),
+        (3840, 3847),
+        (4321, 5760),
+    ];
     for (at, photograph) in photographs.iter().enumerate() {
         let (mut most, mut most_of_one_step) = (0.0, 0.0);
         for (width, height) in sizes {

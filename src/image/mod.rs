@@ -3,6 +3,7 @@
 //! Training and the extension both come through here: what trains is what serves.
 
 mod preprocess;
+mod estimate;
 mod jpeg;
 #[cfg(feature = "heic")]
 mod heic;
@@ -19,7 +20,6 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage, Rgba
 
 pub use self::preprocess::{Filter, Preprocess, Resize, resized};
 
-use self::preprocess::Frame;
 use crate::error::{Error, Result};
 
 /// Most pixels on one side.
@@ -56,26 +56,29 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
     })
 }
 
-/// As [`decode`], but perhaps at a part of its size, where each side keeps `least` pixels.
-fn decode_reduced(bytes: &[u8], least: u32) -> Result<(RgbImage, Frame)> {
-    match fenced(|| Ok(reduced_jpeg(bytes, least)))? {
-        Some(reduced) => Ok(reduced),
-        None => decode(bytes).map(|it| {
-            let frame = Frame::whole(&it);
-            (it, frame)
-        }),
-    }
+/// A picture at a part of its size, as it lies in the file.
+struct Reduced {
+    picture: RgbImage,
+    /// Of each side, it has `1 / part` of the pixels, rounded up.
+    part: u32,
+    /// In full size, as they lie in the file.
+    width: u32,
+    height: u32,
+    orientation: Orientation,
 }
 
-fn reduced_jpeg(bytes: &[u8], least: u32) -> Option<(RgbImage, Frame)> {
+/// At a part of its size, where each side keeps `least` pixels; `None` for what is decoded in full.
+fn decode_reduced(bytes: &[u8], least: u32) -> Result<Option<Reduced>> {
+    fenced(|| Ok(reduced_jpeg(bytes, least)))
+}
+
+fn reduced_jpeg(bytes: &[u8], least: u32) -> Option<Reduced> {
     let header = jpeg::Header::read(bytes)?;
     let side = header.width.min(header.height);
     let part = [8, 4, 2].into_iter().find(|it| least <= side / it)?;
     check_jpeg(&header, bytes).ok()?;
-    let mut picture = DynamicImage::from(header.decode(part)?);
-    picture.apply_orientation(header.orientation);
-    let frame = Frame::turned(header.width, header.height, part, header.orientation);
-    Some((picture.into_rgb8(), frame))
+    let jpeg::Header { width, height, orientation, .. } = header;
+    Some(Reduced { picture: header.decode(part)?, part, width, height, orientation })
 }
 
 fn check_jpeg(header: &jpeg::Header, bytes: &[u8]) -> Result<()> {

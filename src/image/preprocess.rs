@@ -1,11 +1,13 @@
 //! From a decoded picture to the pixels that an image path expects.
 
 use fast_image_resize as fir;
-use image::RgbImage;
 use image::metadata::Orientation;
+use image::{DynamicImage, RgbImage};
 use ndarray::ArrayViewMut3;
 use serde::{Deserialize, Serialize};
 
+use super::Reduced;
+use super::estimate::{self, Span, Weights};
 use crate::error::{Error, Result};
 
 /// A side that is decoded has at least so many pixels for each one that is kept.
@@ -30,6 +32,27 @@ pub enum Filter {
     Bilinear,
     /// From four by four, a = -0.5, as Pillow's.
     Bicubic,
+}
+
+impl Filter {
+    /// How far from the middle it takes from, in pixels to come.
+    pub(super) fn reach(self) -> f64 {
+        match self {
+            Filter::Bilinear => 1.0,
+            Filter::Bicubic => 2.0,
+        }
+    }
+
+    /// What it takes from there, for pictures that get smaller.
+    pub(super) fn weight(self, away: f64) -> f64 {
+        let x = away.abs();
+        match self {
+            Filter::Bilinear => (1.0 - x).max(0.0),
+            Filter::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+            Filter::Bicubic if x < 2.0 => ((2.5 - 0.5 * x) * x - 4.0) * x + 2.0,
+            Filter::Bicubic => 0.0,
+        }
+    }
 }
 
 /// From a decoded picture to an image path's input.
@@ -65,8 +88,11 @@ impl Preprocess {
     /// Those of [`super::decode`].
     pub fn read(&self, bytes: &[u8], pixels: ArrayViewMut3<f32>) -> Result<()> {
         let least = OVERSAMPLED * self.shortest_edge.unwrap_or(self.size);
-        let (picture, frame) = super::decode_reduced(bytes, least)?;
-        self.normalise(&self.square_of(&picture, &frame)?, pixels);
+        let square = match super::decode_reduced(bytes, least)? {
+            Some(reduced) => self.square_of_part(reduced),
+            None => self.square(&super::decode(bytes)?)?,
+        };
+        self.normalise(&square, pixels);
         Ok(())
     }
 
@@ -88,24 +114,18 @@ impl Preprocess {
 
     /// RGB bytes, (size, size, 3).
     pub fn square(&self, picture: &RgbImage) -> Result<Vec<u8>> {
-        self.square_of(picture, &Frame::whole(picture))
-    }
-
-    fn square_of(&self, picture: &RgbImage, frame: &Frame) -> Result<Vec<u8>> {
-        let (width, height) = (frame.width, frame.height);
+        let (width, height) = picture.dimensions();
         let (size, side) = (self.size, width.min(height));
-        let whole = frame.area((0, 0, width, height));
         let square = (size, size);
         match (self.resize, self.shortest_edge) {
-            (Resize::Squash, _) => resized_area(picture, whole, square, self.filter),
+            (Resize::Squash, _) => resized(picture, (0, 0, width, height), square, self.filter),
             (Resize::Crop, None) => {
                 let middle = ((width - side) / 2, (height - side) / 2, side, side);
-                resized_area(picture, frame.area(middle), square, self.filter)
+                resized(picture, middle, square, self.filter)
             }
             (Resize::Crop, Some(edge)) => {
-                let to = |it: u32| (u64::from(it) * u64::from(edge) / u64::from(side)) as u32;
-                let target = (to(width), to(height));
-                let bytes = resized_area(picture, whole, target, self.filter)?;
+                let target = (edge_of(width, side, edge), edge_of(height, side, edge));
+                let bytes = resized(picture, (0, 0, width, height), target, self.filter)?;
                 let (left, top) = ((target.0 - size) / 2, (target.1 - size) / 2);
                 let row = |it: u32| {
                     let start = 3 * ((top + it) as usize * target.0 as usize + left as usize);
@@ -115,55 +135,60 @@ impl Preprocess {
             }
         }
     }
-}
 
-/// Where in decoded pixels a picture lies.
-pub(super) struct Frame {
-    /// Its full size.
-    width: u32,
-    height: u32,
-    /// Of each side, the decoded pixels are `1 / part`.
-    part: f64,
-    /// Where it begins in them: the last pixel of a side may show less of it than the others.
-    left: f64,
-    top: f64,
-}
-
-impl Frame {
-    pub fn whole(picture: &RgbImage) -> Frame {
-        let (width, height) = picture.dimensions();
-        Frame { width, height, part: 1.0, left: 0.0, top: 0.0 }
-    }
-
-    /// Of a picture that was `width` x `height` before it was turned.
-    pub fn turned(width: u32, height: u32, part: u32, by: Orientation) -> Frame {
+    /// As [`Preprocess::square`] of the whole picture would be.
+    fn square_of_part(&self, reduced: Reduced) -> Vec<u8> {
         use Orientation::*;
-        let part_of = |it: u32| f64::from(it) / f64::from(part);
-        let (right, bottom) =
-            (part_of(width).ceil() - part_of(width), part_of(height).ceil() - part_of(height));
-        let (left, top) = match by {
-            NoTransforms | Rotate90FlipH => (0.0, 0.0),
-            FlipHorizontal => (right, 0.0),
-            FlipVertical => (0.0, bottom),
-            Rotate180 => (right, bottom),
-            Rotate90 => (bottom, 0.0),
-            Rotate270 => (0.0, right),
-            Rotate270FlipH => (bottom, right),
+        let Reduced { picture, part, width, height, orientation } = reduced;
+        let turn = matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH);
+        let shown = if turn { (height, width) } else { (width, height) };
+        let (across, down) = (self.span(shown.0, shown.1), self.span(shown.1, shown.0));
+        // The square is turned, not the picture: where it lies is seen from the file's side.
+        let (across, down) = if turn { (down, across) } else { (across, down) };
+        let from_right =
+            matches!(orientation, FlipHorizontal | Rotate180 | Rotate270 | Rotate270FlipH);
+        let from_bottom =
+            matches!(orientation, FlipVertical | Rotate180 | Rotate90 | Rotate270FlipH);
+        let weights = |length: u32, span: Span, from_end: bool| {
+            let end = span.from + f64::from(self.size) * span.step;
+            let from = if from_end { f64::from(length) - end } else { span.from };
+            Weights::new(length, part, Span { from, ..span }, self.size, self.filter)
         };
-        let lies = matches!(by, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH);
-        let (width, height) = if lies { (height, width) } else { (width, height) };
-        Frame { width, height, part: f64::from(part), left, top }
+        let across = weights(width, across, from_right);
+        let down = weights(height, down, from_bottom);
+        let square = estimate::estimated(&picture, &across, &down);
+        if orientation == NoTransforms {
+            return square;
+        }
+        let square = RgbImage::from_raw(self.size, self.size, square);
+        let mut square = DynamicImage::from(square.expect("three bytes a pixel of the square"));
+        square.apply_orientation(orientation);
+        square.into_rgb8().into_raw()
     }
 
-    /// A part (left, top, width, height) of the full size, in decoded pixels.
-    fn area(&self, (left, top, width, height): (u32, u32, u32, u32)) -> Area {
-        let here = |it: u32| f64::from(it) / self.part;
-        (self.left + here(left), self.top + here(top), here(width), here(height))
+    /// Where on a side the square lies.
+    fn span(&self, length: u32, other: u32) -> Span {
+        let (size, side) = (self.size, length.min(other));
+        let pixels = f64::from(length);
+        match (self.resize, self.shortest_edge) {
+            (Resize::Squash, _) => Span { from: 0.0, step: pixels / f64::from(size) },
+            (Resize::Crop, None) => Span {
+                from: f64::from((length - side) / 2),
+                step: f64::from(side) / f64::from(size),
+            },
+            (Resize::Crop, Some(edge)) => {
+                let target = edge_of(length, side, edge);
+                let step = pixels / f64::from(target);
+                Span { from: f64::from((target - size) / 2) * step, step }
+            }
+        }
     }
 }
 
-/// Left, top, width, height.
-type Area = (f64, f64, f64, f64);
+/// A side once the shorter one has `edge` pixels.
+fn edge_of(length: u32, shorter: u32, edge: u32) -> u32 {
+    (u64::from(length) * u64::from(edge) / u64::from(shorter)) as u32
+}
 
 /// The part (left, top, width, height) of a picture as RGB bytes, (height, width, 3) of `target`, which
 /// is a width and a height.
@@ -174,16 +199,7 @@ pub fn resized(
     filter: Filter,
 ) -> Result<Vec<u8>> {
     let (left, top, width, height) = crop;
-    resized_area(picture, (left.into(), top.into(), width.into(), height.into()), target, filter)
-}
-
-fn resized_area(
-    picture: &RgbImage,
-    crop: Area,
-    target: (u32, u32),
-    filter: Filter,
-) -> Result<Vec<u8>> {
-    if crop == (0.0, 0.0, target.0.into(), target.1.into()) && picture.dimensions() == target {
+    if crop == (0, 0, target.0, target.1) && picture.dimensions() == target {
         return Ok(picture.as_raw().clone());
     }
     let source = fir::images::ImageRef::new(
@@ -198,11 +214,9 @@ fn resized_area(
         // Where this filter overshoots, bytes are clipped between the passes: their order shows, and
         // Pillow goes across first.
         Filter::Bicubic => {
-            let (left, top, width, height) = crop;
-            let (first, end) = (top.floor(), (top + height).ceil());
-            let (across, cubic) = ((target.0, (end - first) as u32), fir::FilterType::CatmullRom);
-            let wide = step(&source, (left, first, width, end - first), across, cubic)?;
-            step(&wide, (0.0, top - first, target.0.into(), height), target, cubic)?
+            let (across, cubic) = ((target.0, height), fir::FilterType::CatmullRom);
+            let wide = step(&source, (left, top, width, height), across, cubic)?;
+            step(&wide, (0, 0, target.0, height), target, cubic)?
         }
     };
     Ok(resized.into_vec())
@@ -210,14 +224,17 @@ fn resized_area(
 
 fn step(
     from: &impl fir::IntoImageView,
-    (left, top, width, height): Area,
+    (left, top, width, height): (u32, u32, u32, u32),
     target: (u32, u32),
     filter: fir::FilterType,
 ) -> Result<fir::images::Image<'static>> {
     let mut to = fir::images::Image::new(target.0, target.1, fir::PixelType::U8x3);
-    let options = fir::ResizeOptions::new()
-        .resize_alg(fir::ResizeAlg::Convolution(filter))
-        .crop(left, top, width, height);
+    let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(filter)).crop(
+        left.into(),
+        top.into(),
+        width.into(),
+        height.into(),
+    );
     let outcome = fir::Resizer::new().resize(from, &mut to, &options);
     outcome.map(|()| to).map_err(|err| Error::Picture { reason: err.to_string() })
 }

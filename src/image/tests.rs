@@ -9,6 +9,9 @@ use ndarray::Array3;
 
 use super::*;
 
+/// JPEGs decoded at a part of their size.
+mod parts;
+
 const FORMATS: [ImageFormat; 6] = [
     ImageFormat::Jpeg,
     ImageFormat::Png,
@@ -388,106 +391,4 @@ fn resizing_agrees_with_its_slow_twin() {
         }
         Ok(())
     });
-}
-
-/// Of many kinds, most of which can be decoded at a part of their size; made with Pillow 13.
-const LARGE: [(&str, bool, &[u8]); 6] = [
-    ("4:2:0 with restarts", true, include_bytes!("../../tests/pictures/large-420.jpg")),
-    ("4:2:2", true, include_bytes!("../../tests/pictures/large-422.jpg")),
-    ("4:1:1", true, include_bytes!("../../tests/pictures/large-411.jpg")),
-    ("grey", true, include_bytes!("../../tests/pictures/large-grey.jpg")),
-    ("progressive", false, include_bytes!("../../tests/pictures/large-progressive.jpg")),
-    ("CMYK", false, include_bytes!("../../tests/pictures/large-cmyk.jpg")),
-];
-
-/// Waves and edges, so that a shift of half a pixel shows.
-fn scene(width: u32, height: u32) -> RgbImage {
-    RgbImage::from_fn(width, height, |x, y| {
-        let (u, v) = (x as f32 / width as f32, y as f32 / height as f32);
-        let waves = [9.0 * u + 4.0 * v, 6.0 * v - 30.0 * u, 25.0 * u * v];
-        let inside = (0.6..0.9).contains(&u) && (0.1..0.35).contains(&v);
-        Rgb(waves.map(|it| if inside { 240 } else { (110.0 + 80.0 * it.sin()) as u8 }))
-    })
-}
-
-fn pixels(preprocess: &Preprocess, bytes: &[u8]) -> (Array3<f32>, Array3<f32>) {
-    let side = preprocess.size as usize;
-    let (mut reduced, mut whole) = (Array3::zeros((3, side, side)), Array3::zeros((3, side, side)));
-    preprocess.read(bytes, reduced.view_mut()).unwrap();
-    preprocess.write(&decode(bytes).unwrap(), whole.view_mut()).unwrap();
-    (reduced, whole)
-}
-
-/// The mean and the largest difference, in steps of a byte.
-fn apart((reduced, whole): &(Array3<f32>, Array3<f32>)) -> (f32, f32) {
-    let each = || reduced.iter().zip(whole).map(|(a, b)| (a - b).abs() * 127.5);
-    (each().sum::<f32>() / reduced.len() as f32, each().fold(0.0, f32::max))
-}
-
-#[test]
-fn a_part_of_the_size_shows_the_same() {
-    for (what, is_read, bytes) in LARGE {
-        for (size, part) in [(150, 2), (90, 4), (40, 8)] {
-            let reduced = reduced_jpeg(bytes, 2 * size).map(|it| it.0.dimensions());
-            let expected = (1003u32.div_ceil(part), 757u32.div_ceil(part));
-            assert_eq!(reduced, is_read.then_some(expected), "{what}");
-            for (resize, filter, shortest_edge) in [
-                (Resize::Squash, Filter::Bilinear, None),
-                (Resize::Crop, Filter::Bilinear, None),
-                (Resize::Crop, Filter::Bicubic, Some(size)),
-            ] {
-                let means =
-                    Preprocess { mean: [0.5; 3], std: [0.5; 3], ..preprocess(size, resize) };
-                let (mean, most) =
-                    apart(&pixels(&Preprocess { filter, shortest_edge, ..means }, bytes));
-                assert!(mean < 1.5 && most < 40.0, "{what}, {size}, {resize:?}: {mean} {most}");
-            }
-        }
-    }
-}
-
-/// Sizes that end within a block, held in all eight ways: what is padding stays outside.
-#[test]
-fn a_part_of_the_size_is_turned_and_cut_alike() {
-    for (width, height) in [(640, 512), (641, 519), (655, 513), (647, 640), (512, 777)] {
-        for orientation in 1..=8 {
-            let mut bytes = Vec::new();
-            let encoder = JpegEncoder::new_with_quality(&mut bytes, 95);
-            write_exif(encoder, &scene(width, height), orientation);
-            for (size, resize) in [(64, Resize::Squash), (32, Resize::Crop)] {
-                let square =
-                    Preprocess { mean: [0.5; 3], std: [0.5; 3], ..preprocess(size, resize) };
-                assert!(reduced_jpeg(&bytes, 2 * size).is_some());
-                let (mean, most) = apart(&pixels(&square, &bytes));
-                let what = format!("{width} x {height}, orientation {orientation}, {resize:?}");
-                assert!(mean < 1.0 && most < 25.0, "{what}: {mean} {most}");
-            }
-        }
-    }
-}
-
-/// Bytes that the reduced decoder does not understand are left to the other.
-#[test]
-fn damaged_jpegs_end_as_they_do_in_full_size() {
-    arbtest::arbtest(|u| {
-        let mut bytes = u.choose(&LARGE)?.2.to_vec();
-        for _ in 0..u.int_in_range(1..=4)? {
-            let at = u.choose_index(bytes.len())?;
-            bytes[at] = u.arbitrary()?;
-        }
-        if u.ratio(1, 4)? {
-            bytes.truncate(u.int_in_range(0..=bytes.len())?);
-        }
-        let mut square = Array3::zeros((3, 40, 40));
-        let reduced = preprocess(40, Resize::Squash).read(&bytes, square.view_mut());
-        match (reduced, decode(&bytes)) {
-            (Err(reduced), Err(whole)) => assert_eq!(reduced.to_string(), whole.to_string()),
-            (Ok(()), Ok(_)) => {}
-            // Damage in fine waves, which only the other looks at.
-            (Ok(()), Err(_)) => {}
-            (Err(err), Ok(_)) => panic!("{err}"),
-        }
-        Ok(())
-    })
-    .budget_ms(4_000);
 }

@@ -3,6 +3,7 @@
 use std::f32::consts::PI;
 use std::sync::LazyLock;
 
+use super::BLOCK;
 use super::huffman::Block;
 
 /// Of each frequency, what it adds to each pixel.
@@ -23,6 +24,25 @@ fn basis<const N: usize>() -> Basis<N> {
         }
     }
     basis
+}
+
+/// Of each of `side` pixels, what it takes from each of a block's pixels in full size, along one side.
+pub fn taken(side: usize) -> Vec<[f64; BLOCK]> {
+    match side {
+        1 => taken_by::<1>(),
+        2 => taken_by::<2>(),
+        4 => taken_by::<4>(),
+        _ => taken_by::<8>(),
+    }
+}
+
+fn taken_by<const N: usize>() -> Vec<[f64; BLOCK]> {
+    let (fewer, full) = (basis::<N>(), basis::<BLOCK>());
+    let of = |to: usize, from: usize| {
+        let each = fewer.iter().zip(&full);
+        each.map(|(fewer, full)| f64::from(fewer[to]) * f64::from(full[from])).sum()
+    };
+    (0..N).map(|to| std::array::from_fn(|from| of(to, from))).collect()
 }
 
 /// Places in zigzag order that so many pixels a side depend on.

@@ -14,7 +14,13 @@ pub use self::header::Header;
 use self::huffman::{Bits, Block, Coding};
 
 /// Pixels a side of a block.
-const BLOCK: usize = 8;
+pub const BLOCK: usize = 8;
+
+/// Of each pixel of a block at `1 / part` of its size, along one side, what it takes from each of the
+/// block's pixels in full size.
+pub fn taken_from_block(part: u32) -> Vec<[f64; BLOCK]> {
+    inverse::taken(BLOCK / part as usize)
+}
 
 /// A component while it is decoded: a row of units, as pixels.
 struct Strip<'a> {
