@@ -17,9 +17,16 @@ use crate::progress;
 pub fn model(folder: Option<&Path>) -> Result<Arc<Encoder>> {
     match folder {
         None => Ok(encoder::find(Some(DEFAULT))?),
-        Some(folder) => encoder::load("measured", folder)
+        // Under its own name, as a run may have several teachers.
+        Some(folder) => encoder::load(&folder.display().to_string(), folder)
             .with_context(|| format!("loading the model folder {}", folder.display())),
     }
+}
+
+/// Frees a model of a folder that nobody else asks for any more.
+pub fn close(model: &Encoder) {
+    // The built-in one stays.
+    let _ = encoder::drop_model(model.name());
 }
 
 /// The same, once it is known to be the one that made a table's vectors.

@@ -53,6 +53,7 @@ impl Taught {
                 })?;
             }
             let said = embedded(&model, cache, pictures, sentences)?;
+            served::close(&model);
             for (side, rows) in sides.iter_mut().zip(said) {
                 side.push(rows);
             }

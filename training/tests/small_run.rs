@@ -2,6 +2,7 @@
 //! 64 pictures of one coloured shape each, one class a picture.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -335,13 +336,17 @@ fn two_runs_become_one_model_in_eight_bits() {
 fn a_model_learns_from_another() {
     let folder = tempfile::tempdir().unwrap();
     let file = begun(folder.path());
-    let teacher = folder.path().join("teacher");
-    assert!(train("export", &file).arg("--to").arg(&teacher).status().unwrap().success());
+    // Two of other sizes.
+    for (name, more) in [("teacher", "seed=1"), ("other", "net.size=40")] {
+        let mut export = train("export", &file);
+        export.args(["--set", more]).arg("--to").arg(folder.path().join(name));
+        assert!(export.status().unwrap().success());
+    }
 
     let pupil = |name: &str, more: &[&str]| {
         let taught = [
             &format!("name={name}"),
-            "teacher.models=['teacher', 'teacher']",
+            "teacher.models=['teacher', 'other']",
             "teacher.scale=14",
             "stage.0.weights.teacher=2.0",
         ];
@@ -368,10 +373,12 @@ fn a_model_learns_from_another() {
     let cached = || {
         let all = std::fs::read_dir(folder.path().join("out/cache")).unwrap().map(Result::unwrap);
         let of_teachers = all.filter(|it| it.file_name().to_string_lossy().starts_with("teacher-"));
-        of_teachers.map(|it| it.metadata().unwrap().modified().unwrap()).collect::<Vec<_>>()
+        let dated =
+            of_teachers.map(|it| (it.file_name(), it.metadata().unwrap().modified().unwrap()));
+        dated.collect::<BTreeMap<_, _>>()
     };
     let before = cached();
-    assert_eq!(before.len(), 1);
+    assert_eq!(before.len(), 2);
     assert!(pupil("twin", &["seed=9", "stage.0.epochs=4"]).status.success());
     assert_eq!((cached(), divergence("twin")), (before, fresh));
     // A run that hardly moves ends where it starts.
