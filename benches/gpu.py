@@ -8,7 +8,6 @@ import argparse
 import concurrent.futures
 import io
 import json
-import os
 import pathlib
 import pickle
 import sqlite3
@@ -25,9 +24,7 @@ PICTURES = 1024
 BATCHES = (1, 8, 32, 64, 128, 256)
 COMPILED = 128
 COSINE = 0.9995
-# What may yet be found out by measurement: the variable DUALPATH_EXPERIMENT, for the first model alone.
-VARIANTS = ("nhwc=1", "batch=256", "batch=64", "depth=1,graphs=1", "search=1", "depth=4,nhwc=1,batch=256")
-STEPS = ("models", "variants", "pytorch")
+STEPS = ("models", "pytorch")
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -90,8 +87,8 @@ def filled(db, column, rows):
 
 
 def encode(store, model, device, seconds):
-    """Embeddings for the comparison, what ran where, and rows a second; of a variant pictures alone."""
-    kinds = [("pictures", "image"), ("sentences", "text")][: 1 if os.environ.get("DUALPATH_EXPERIMENT") else 2]
+    """Embeddings for the comparison, what ran where, and rows a second."""
+    kinds = [("pictures", "image"), ("sentences", "text")]
     db = connection(store, model, device)
     pictures = pickle.loads((store / "pictures.pickle").read_bytes())
     of = lambda sql, it: np.frombuffer(db.execute(sql, (it,)).fetchone()[0], "<f4").tolist()
@@ -253,15 +250,15 @@ def rate(rows, call, seconds):
 MEASURED = {it.__name__: it for it in (encode, graphs, pytorch)}
 
 
-def child(what, store, model, device, seconds, most, **variables):
+def child(what, store, model, device, seconds, most):
     """What a process of its own measures: all, or what it had before it failed, or nothing for want of time."""
     if most < 5:
-        say(f"{what} of {model.name} on {device} {variables or ''}: no time left (LIMIT=SECONDS)")
+        say(f"{what} of {model.name} on {device}: no time left (LIMIT=SECONDS)")
         return {}
     command = [sys.executable, __file__, "--device", device, "--only", what, "--store", store, "--model", model, "--seconds", seconds]
     started = time.perf_counter()
     last = "{}"
-    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, env=os.environ | variables) as process:
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
         timer = threading.Timer(most, process.kill)
         timer.start()
         for line in process.stdout:
@@ -275,7 +272,7 @@ def child(what, store, model, device, seconds, most, **variables):
     if process.returncode:
         say(f"{what} of {model.name} on {device}: failed with {process.returncode} after {took:.0f} s (limit {most})")
     else:
-        say(f"({what} of {model.name} on {device} {variables or ''}: {took:.1f} s)")
+        say(f"({what} of {model.name} on {device}: {took:.1f} s)")
     return json.loads(last)
 
 
@@ -296,7 +293,7 @@ def main():
     parser.add_argument("--only", choices=MEASURED)
     parser.add_argument("--model", type=pathlib.Path)
     parser.add_argument("--steps", default=" ".join(STEPS))
-    parser.add_argument("--limit", type=float, default=100)
+    parser.add_argument("--limit", type=float, default=300)
     parser.add_argument("--seconds", type=float, default=1.0)
     arguments = parser.parse_args()
     arguments.steps = arguments.steps.split()
@@ -315,12 +312,6 @@ def main():
         for model in models:
             here = first if model == models[0] else child("encode", store, model, "cpu", 0, left(40))
             result[model.name] = of_model(store, model, device, seconds, left, here)
-    if "variants" in arguments.steps:
-        for variant in VARIANTS if device == "cuda" else ("elsewhere=1",):
-            there = child("encode", store, models[0], device, seconds, left(40), DUALPATH_EXPERIMENT=variant)
-            result[variant] = there.get("pictures/s")
-            say(f"{models[0].name}, {variant}: pictures through INSERT: {result[variant]}/s")
-            compared(variant, first, there)
     if "pytorch" in arguments.steps:
         result["pytorch"] = child("pytorch", store, models[0], device, seconds / 2, left(90))
     say(f"({time.perf_counter() - begun:.0f} s in all)")
@@ -332,11 +323,11 @@ def main():
 
 def of_model(store, model, device, seconds, left, here):
     """All that is measured of one model."""
-    there = child("encode", store, model, device, seconds, left(60))
+    there = child("encode", store, model, device, seconds, left(120))
     of = {"least cosine": compared(model.name, here, there)}
     for path, report in there.get("report", {}).items():
         say(f"{model.name}, {path} path: {json.dumps(report)}")
-    of["bare"] = bare = child("graphs", store, model, device, seconds / 2, left(60))
+    of["bare"] = bare = child("graphs", store, model, device, seconds / 2, left(120))
     for kind, path in (("pictures", "image"), ("sentences", "text")):
         whole = there.get(f"{kind}/s")
         if not whole:

@@ -7,7 +7,7 @@
 # RUNTIME names the folder `onnxruntime` of an unpacked wheel onnxruntime-gpu for the Python there (the pinned CPU
 # library if not given), MODEL a model folder of `train half`, which is measured beside models/default, STORE what
 # `take` keeps (/tmp/dualpath-encode), PART_MB the size of a part (60), DEVICE what encodes (cuda; with cpu all but
-# the GPU itself is tried), STEPS some of "models variants pytorch", LIMIT seconds for all (100), LD_LIBRARY_PATH where
+# the GPU itself is tried), STEPS some of "models pytorch", LIMIT seconds for all (300), LD_LIBRARY_PATH where
 # CUDA and cuDNN lie, if PyTorch's own packages do not bring them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -62,7 +62,7 @@ run() {
     nvidia-smi --query-gpu=name,driver_version --format=csv,noheader || true
     nproc
     echo "CUDA's libraries: $LD_LIBRARY_PATH"
-    python3 benches/gpu.py --store "$store" --device "${DEVICE:-cuda}" --limit "${LIMIT:-100}" \
+    python3 benches/gpu.py --store "$store" --device "${DEVICE:-cuda}" --limit "${LIMIT:-300}" \
         ${STEPS:+--steps "$STEPS"}
 }
 

@@ -1,7 +1,6 @@
 //! Where graphs are run: the setting, and what each provider is called.
 
-use std::collections::BTreeMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 
@@ -95,7 +94,7 @@ impl Device {
     pub fn dispatch(self) -> Option<ExecutionProviderDispatch> {
         let provider = match self {
             Device::Cpu => return None,
-            Device::Cuda => cuda().build(),
+            Device::Cuda => ep::CUDA::default().build(),
             Device::CoreMl => ep::CoreML::default().build(),
             Device::DirectMl => ep::DirectML::default().build(),
             Device::OpenVino => ep::OpenVINO::default().build(),
@@ -115,32 +114,6 @@ impl Device {
             },
         }
     }
-}
-
-fn cuda() -> ep::CUDA {
-    let search = match experiment("search") {
-        Some(1) => ep::cuda::ConvAlgorithmSearch::Heuristic,
-        Some(2) => ep::cuda::ConvAlgorithmSearch::Default,
-        _ => ep::cuda::ConvAlgorithmSearch::Exhaustive,
-    };
-    let mut cuda = ep::CUDA::default().with_conv_algorithm_search(search);
-    if let Some(it) = experiment("nhwc") {
-        cuda = cuda.with_prefer_nhwc(it != 0);
-    }
-    if let Some(it) = experiment("tf32") {
-        cuda = cuda.with_tf32(it != 0);
-    }
-    cuda
-}
-
-/// A number that is to be found out by measurement: the variable holds `NAME=NUMBER`, separated by commas.
-pub fn experiment(name: &str) -> Option<usize> {
-    static NUMBERS: LazyLock<BTreeMap<String, usize>> = LazyLock::new(|| {
-        let set = std::env::var("DUALPATH_EXPERIMENT").unwrap_or_default();
-        let pairs = set.split(',').filter_map(|it| it.split_once('='));
-        pairs.filter_map(|(name, number)| Some((name.to_owned(), number.parse().ok()?))).collect()
-    });
-    NUMBERS.get(name).copied()
 }
 
 /// The devices to try, in order. From now on the setting is fixed, once `opened` says so.

@@ -1,4 +1,4 @@
-//! What is done otherwise away from the CPU: batches are larger and of few sizes, several are under way, and
+//! What is done otherwise away from the CPU: batches are larger and of two sizes, several are under way, and
 //! their pixels lie where the device reads them by itself.
 
 use std::sync::Mutex;
@@ -8,37 +8,20 @@ use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, Memory
 use ort::session::{IoBinding, Session, SessionOutputs};
 use ort::value::Tensor;
 
-use super::device::{Device, experiment};
+use super::device::Device;
 use super::held;
 
-/// Rows of a call: for each number of them a device looks for its best kernels anew.
-const ROWS: [usize; 6] = [1, 8, 32, 64, 128, 256];
-/// Slots of a sentence come in such steps, for the same reason.
-const SLOTS: usize = 8;
-
-/// Rows that are best handed over at once.
-pub fn batch() -> usize {
-    experiment("batch").unwrap_or(128).clamp(1, ROWS[ROWS.len() - 1])
-}
-
+/// Pictures that are handed over at once.
+pub const BATCH: usize = 128;
 /// Batches under way at once: one is computed, one goes to the device, one is decoded.
-pub fn under_way() -> usize {
-    experiment("depth").unwrap_or(3).max(1)
-}
+pub const UNDER_WAY: usize = 3;
+/// Batches before the image path is opened a second time: an H100 took 7 s to choose the kernels of a batch.
+pub const ALONE: usize = 64;
 
-/// Image paths that are open side by side, up to two.
-pub fn graphs() -> usize {
-    experiment("graphs").unwrap_or(2).max(1)
-}
-
-/// Rows of the call in which so many are computed.
-pub fn rows(count: usize) -> usize {
-    ROWS.into_iter().find(|it| count <= *it).unwrap_or(count)
-}
-
-/// Slots of the call in which sentences of so many tokens are computed.
-pub fn slots(used: usize, most: usize) -> usize {
-    used.next_multiple_of(SLOTS).min(most)
+/// Rows of the call in which so many are computed, of which `most` come at once: for each number of rows, and
+/// of slots, a device chooses its kernels anew.
+pub fn rows(count: usize, most: usize) -> usize {
+    if count == 1 { 1 } else { most.max(count) }
 }
 
 /// The pixels of a batch, (rows, 3, side, side).
@@ -87,7 +70,7 @@ impl Blocks {
     pub fn give_back(&self, block: Block) {
         let mut kept = held(&self.0);
         kept.push(block);
-        if under_way() < kept.len() {
+        if UNDER_WAY < kept.len() {
             kept.remove(0);
         }
     }
@@ -153,9 +136,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_have_few_sizes() {
-        assert_eq!([1, 2, 8, 9, 33, 128, 200, 300].map(rows), [1, 8, 8, 32, 64, 128, 256, 300]);
-        assert_eq!([1, 8, 9, 31].map(|it| slots(it, 30)), [8, 8, 16, 30]);
+    fn batches_have_two_sizes() {
+        assert_eq!([1, 2, 128, 200].map(|it| rows(it, 128)), [1, 128, 128, 200]);
     }
 
     #[test]
@@ -172,6 +154,6 @@ mod tests {
         for _ in 0..10 {
             blocks.give_back(plain(8)());
         }
-        assert_eq!(held(&blocks.0).len(), under_way());
+        assert_eq!(held(&blocks.0).len(), UNDER_WAY);
     }
 }

@@ -5,8 +5,9 @@
 use std::sync::Mutex;
 
 use super::device::{self, Device};
+use super::graphs::ImageGraph;
 use super::held;
-use super::session::{ImageGraph, Place};
+use super::session::Place;
 use crate::error::Result;
 use crate::model::{Graph, Model};
 

@@ -6,13 +6,15 @@ mod device;
 mod assigned;
 mod recent;
 mod pixels;
+mod outlets;
 mod session;
+mod graphs;
 mod lanes;
 mod elsewhere;
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread;
 
@@ -23,11 +25,12 @@ pub use registry::{DEFAULT, drop_model, find, list, load};
 pub use runtime::{environment, state as runtime_state, use_library};
 
 use self::elsewhere::Blocks;
+use self::graphs::{ImageGraph, TextGraph};
 use self::lanes::Lanes;
 use self::pixels::Pixels;
 use self::recent::Recent;
 pub use self::session::Place;
-use self::session::{ImageGraph, TextGraph};
+
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
 use crate::model::{Manifest, Model};
@@ -61,6 +64,8 @@ pub struct Encoder {
 struct Elsewhere {
     is_used: AtomicBool,
     blocks: Blocks,
+    /// Batches that found the image path in use.
+    batches: AtomicUsize,
     /// The image path once more, so that one batch is copied while another is computed; none where the device
     /// has no room for it.
     second: OnceLock<Option<Mutex<ImageGraph>>>,
@@ -128,12 +133,12 @@ impl Encoder {
 
     /// Rows that are best handed over at once.
     pub fn batch(&self) -> usize {
-        if self.is_elsewhere() { elsewhere::batch() } else { BATCH }
+        if self.is_elsewhere() { elsewhere::BATCH } else { BATCH }
     }
 
     /// Batches that are best under way at once.
     pub fn under_way(&self) -> usize {
-        if self.is_elsewhere() { elsewhere::under_way() } else { 1 }
+        if self.is_elsewhere() { elsewhere::UNDER_WAY } else { 1 }
     }
 
     fn is_elsewhere(&self) -> bool {
@@ -173,13 +178,11 @@ impl Encoder {
             let mut rows = batch.iter().map(|it| words.tokens(it)).collect::<Result<Vec<_>>>()?;
             let mut texts = held(self.texts()?);
             if self.is_elsewhere() {
-                rows.resize(elsewhere::rows(batch.len()), rows[0].clone());
+                rows.resize(elsewhere::rows(batch.len(), SENTENCE_BATCH), rows[0].clone());
             }
             let used: Vec<usize> = rows.iter().map(Vec::len).collect();
-            let most = used.iter().copied().max().unwrap_or_default();
-            let slots = match texts.takes_any_length() {
-                true if self.is_elsewhere() => elsewhere::slots(most, words.length()),
-                true => most,
+            let slots = match texts.takes_any_length() && !self.is_elsewhere() {
+                true => used.iter().copied().max().unwrap_or_default(),
                 false => words.length(),
             };
             let mut tokens = Array2::from_elem((rows.len(), slots), words.padding());
@@ -258,7 +261,8 @@ impl Encoder {
             Ok(images) => images,
             Err(err) => return embedded(none(), || Err(err)),
         };
-        let (rows, side) = (elsewhere::rows(count), self.model.manifest.image.size as usize);
+        let (rows, side) =
+            (elsewhere::rows(count, elsewhere::BATCH), self.model.manifest.image.size as usize);
         let mut block = here.blocks.take(rows, || held(images).block([rows, 3, side, side]));
         let faults = block.view_mut().map(|mut pixels| {
             let pixels = pixels.slice_axis_mut(Axis(0), Slice::from(..count));
@@ -286,10 +290,11 @@ impl Encoder {
             Err(TryLockError::Poisoned(graph)) => return body(&mut graph.into_inner()),
             Err(TryLockError::WouldBlock) => {}
         }
-        let second = self.elsewhere.second.get_or_init(|| match elsewhere::graphs() {
-            1 => None,
-            _ => ImageGraph::open(&self.name, &self.model, cores()).ok().map(Mutex::new),
-        });
+        if self.elsewhere.batches.fetch_add(1, Ordering::Relaxed) < elsewhere::ALONE {
+            return body(&mut held(images));
+        }
+        let open = || ImageGraph::open(&self.name, &self.model, cores()).ok().map(Mutex::new);
+        let second = self.elsewhere.second.get_or_init(open);
         body(&mut held(second.as_ref().unwrap_or(images)))
     }
 
@@ -433,4 +438,50 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// How many threads decode, and how many the model uses: never more at once.
 fn cores() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The way of other devices, without one: whole batches, padded ones, a single picture, a broken one.
+    #[test]
+    fn the_way_of_devices_says_what_the_cpus_says() {
+        let picture = |number: u8| {
+            let mut bytes = std::io::Cursor::new(Vec::new());
+            let colour = |x: u32, y: u32| image::Rgb([number, (3 * x) as u8, (2 * y) as u8]);
+            let drawn = image::RgbImage::from_fn(80, 60, colour);
+            drawn.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+            bytes.into_inner()
+        };
+        let mut files: Vec<Vec<u8>> = (0..elsewhere::BATCH as u8 + 2).map(picture).collect();
+        files[5] = b"no picture".to_vec();
+        let files: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
+        let encoder = |elsewhere: bool| {
+            let encoder = Encoder::new("any", None, Model::built_in().unwrap());
+            encoder.elsewhere.is_used.store(elsewhere, Ordering::Relaxed);
+            encoder
+        };
+        let (cpu, device) = (encoder(false), encoder(true));
+        assert_eq!((device.batch(), device.under_way()), (elsewhere::BATCH, elsewhere::UNDER_WAY));
+        let alike = |one: &[f32], other: &[f32]| {
+            let cosine: f32 = one.iter().zip(other).map(|(a, b)| a * b).sum();
+            assert!(0.9999 < cosine, "{cosine}");
+        };
+        let all = cpu.pictures(&files).into_iter().zip(device.pictures(&files));
+        for (at, (one, other)) in all.enumerate() {
+            match (one, other) {
+                (Ok(one), Ok(other)) => alike(one.as_slice(), other.as_slice()),
+                (Err(one), Err(other)) => {
+                    assert_eq!((at, one.to_string()), (5, other.to_string()));
+                }
+                (one, other) => panic!("{at}: {:?} and {:?}", one.err(), other.err()),
+            }
+        }
+        let sentences = ["a dog", "two men in the snow with a red ball", "water"];
+        let all = cpu.sentences(&sentences).unwrap();
+        for (one, other) in all.iter().zip(device.sentences(&sentences).unwrap()) {
+            alike(one.as_slice(), other.as_slice());
+        }
+    }
 }

@@ -1,0 +1,275 @@
+//! A model's two graphs: pixels in or tokens in, embeddings out.
+
+use ndarray::{Array2, Array4, ArrayView4, Axis, Slice};
+use ort::value::{Outlet, TensorElementType, TensorRef};
+
+use super::cores;
+use super::device;
+use super::elsewhere::{Block, Bound};
+use super::outlets::{
+    ANY, MASK, OUTPUT, TOKENS, described, dimension, element, fits, is_single, other, shape,
+    strict, takes,
+};
+use super::session::{Opened, Place, embeddings, is_out_of_memory, miscounted, open};
+use crate::embedding::Embedding;
+use crate::error::{Error, Result};
+use crate::model::{self, IMAGE_GRAPH, Model, TEXT_GRAPH};
+
+/// An opened image path.
+pub struct ImageGraph {
+    graph: Opened,
+    bound: Option<Bound>,
+}
+
+/// An opened text path.
+pub struct TextGraph {
+    graph: Opened,
+    /// Whether it is int32 that the tokens are asked for in, and the mask, if it is asked for.
+    narrow: bool,
+    mask: Option<Wanted>,
+    any_length: bool,
+}
+
+struct Wanted {
+    name: String,
+    narrow: bool,
+}
+
+impl ImageGraph {
+    /// Opens a model's image path, to be run by so many threads.
+    ///
+    /// # Errors
+    /// No ONNX Runtime; a graph it refuses; names, types or shapes other than expected.
+    pub fn open(name: &str, model: &Model, threads: usize) -> Result<ImageGraph> {
+        let size = i64::from(model.manifest.image.size);
+        let row = [3, size, size];
+        let (session, place) = open(name, &model.image_graph, IMAGE_GRAPH, threads)?;
+        let (file, inputs) = (IMAGE_GRAPH, session.inputs());
+        let float = TensorElementType::Float32;
+        let input = match &model.image_graph {
+            model::Graph::Bytes(_) => {
+                strict(name, file, inputs, "pixels", float, &row)?;
+                strict(name, file, session.outputs(), OUTPUT, float, &dimension(model))?;
+                &inputs[0]
+            }
+            model::Graph::File(_) => match inputs {
+                [it] if takes(it, float, &row) => it,
+                _ => {
+                    let expected = format!("pixels of {}", described("any name", float, &row));
+                    return Err(other(name, &model.image_graph, inputs, &expected));
+                }
+            },
+        };
+        let input = (input.name().to_owned(), is_single(input));
+        let opened = Opened::new((session, place), name, &model.image_graph, input)?;
+        let mut graph = ImageGraph { graph: opened, bound: None };
+        let side = size as usize;
+        if graph.place().is_elsewhere() {
+            graph.run(Array4::ones((1, 3, side, side)).view())?;
+            graph.graph.look_who_ran(IMAGE_GRAPH)?;
+            graph.bind();
+        }
+        device::opened();
+        Ok(graph)
+    }
+
+    /// Where it runs.
+    pub fn place(&self) -> &Place {
+        &self.graph.place
+    }
+
+    /// Binds input and output, which leaves plain memory where it cannot be.
+    fn bind(&mut self) {
+        let Opened { session, place, output, .. } = &mut self.graph;
+        let bound = Bound::new(session, place.device, output);
+        let plain = |reason: &str| format!("plain: {reason}");
+        (self.bound, place.memory) = match bound {
+            Some(Ok(bound)) => (Some(bound), Some("pinned".to_owned())),
+            Some(Err(err)) => (None, Some(plain(&err.to_string()))),
+            None => (None, Some(plain("the device has no other"))),
+        };
+    }
+
+    /// Room for pixels, where the device reads them by itself if that can be had.
+    pub fn block(&mut self, shape: [usize; 4]) -> Block {
+        match self.bound.as_ref().map(|it| it.block(shape)) {
+            Some(Ok(block)) => return block,
+            Some(Err(err)) => self.graph.place.memory = Some(format!("plain: {err}")),
+            None => {}
+        }
+        Block::Plain(Array4::zeros(shape))
+    }
+
+    /// The first `rows` of a block to as many embeddings; all of it is computed.
+    pub fn run_block(&mut self, block: &Block, rows: usize) -> Result<Vec<Result<Embedding>>> {
+        let graph = &mut self.graph;
+        let fits = block.rows() <= graph.most_rows;
+        if let (Block::Pinned(tensor), Some(bound), true) = (block, &mut self.bound, fits) {
+            let refused = |reason| Error::Inference { model: graph.model.clone(), reason };
+            let outputs = bound.run(&mut graph.session, &graph.input, tensor);
+            let outcome = outputs
+                .map_err(|err| refused(err.to_string()))
+                .and_then(|it| embeddings(&it, &graph.output).map_err(refused));
+            match outcome {
+                Ok(mut all) if rows <= all.len() => {
+                    all.truncate(rows);
+                    return Ok(all);
+                }
+                // It is halved below.
+                Err(err) if 1 < rows && is_out_of_memory(&err) => {}
+                Err(err) => return Err(err),
+                Ok(all) => return Err(miscounted(rows, all.len())),
+            }
+        }
+        let pixels = block.view().map_err(|err| self.graph.lost(&err))?;
+        let computed = if fits { block.rows() } else { rows };
+        let mut all = self.run(pixels.slice_axis(Axis(0), Slice::from(..computed)))?;
+        all.truncate(rows);
+        Ok(all)
+    }
+
+    /// (batch, 3, size, size) to as many embeddings; of one without a direction the others know nothing.
+    pub fn run(&mut self, pixels: ArrayView4<'_, f32>) -> Result<Vec<Result<Embedding>>> {
+        let graph = &mut self.graph;
+        graph.by_rows(pixels.len_of(Axis(0)), |graph, rows| {
+            let rows = pixels.slice_axis(Axis(0), Slice::from(rows));
+            let pixels = TensorRef::from_array_view(rows).map_err(|err| graph.refused(err))?;
+            graph.run(vec![(graph.input.clone(), pixels.into())])
+        })
+    }
+}
+
+impl TextGraph {
+    /// Opens a model's text path.
+    ///
+    /// # Errors
+    /// As [`ImageGraph::open`].
+    pub fn open(name: &str, model: &Model) -> Result<TextGraph> {
+        let row = [model.manifest.text.length as i64];
+        let (session, place) = open(name, &model.text_graph, TEXT_GRAPH, cores())?;
+        let (file, inputs) = (TEXT_GRAPH, session.inputs());
+        let wide = TensorElementType::Int64;
+        let whole = |it: &Outlet| {
+            [TensorElementType::Int32, wide].into_iter().any(|element| takes(it, element, &row))
+        };
+        let (input, mask) = match &model.text_graph {
+            model::Graph::Bytes(_) => {
+                let is_free = matches!(inputs, [it] if fits(it, "tokens", wide, &[ANY]));
+                let row = if is_free { [ANY] } else { row };
+                strict(name, file, inputs, "tokens", wide, &row)?;
+                let float = TensorElementType::Float32;
+                strict(name, file, session.outputs(), OUTPUT, float, &dimension(model))?;
+                (&inputs[0], None)
+            }
+            model::Graph::File(_) => {
+                let mask = inputs.iter().find(|it| it.name() == MASK);
+                let tokens = inputs.iter().find(|it| TOKENS.contains(&it.name()));
+                let known = usize::from(mask.is_some()) + usize::from(tokens.is_some());
+                match tokens {
+                    Some(it) if known == inputs.len() && whole(it) && mask.is_none_or(whole) => {
+                        (it, mask)
+                    }
+                    _ => {
+                        let expected = format!(
+                            "{} and perhaps {MASK}, int32 or int64 (batch, {})",
+                            TOKENS.join(" or "),
+                            row[0]
+                        );
+                        return Err(other(name, &model.text_graph, inputs, &expected));
+                    }
+                }
+            }
+        };
+        let is_free = shape(input).get(1) == Some(&ANY);
+        let is_own = matches!(model.text_graph, model::Graph::Bytes(_));
+        // Elsewhere padding changes nothing only where a mask hides it.
+        let any_length = is_free && (is_own || mask.is_some());
+        let is_narrow = |it: &Outlet| element(it) == Some(TensorElementType::Int32);
+        let mask = mask.map(|it| Wanted { name: it.name().to_owned(), narrow: is_narrow(it) });
+        let narrow = is_narrow(input);
+        let input = (input.name().to_owned(), is_single(input));
+        let graph = Opened::new((session, place), name, &model.text_graph, input)?;
+        let mut graph = TextGraph { graph, narrow, mask, any_length };
+        if graph.place().is_elsewhere() {
+            graph.run(&Array2::ones((1, model.manifest.text.length)), &[1])?;
+            graph.graph.look_who_ran(TEXT_GRAPH)?;
+        }
+        device::opened();
+        Ok(graph)
+    }
+
+    /// Where it runs.
+    pub fn place(&self) -> &Place {
+        &self.graph.place
+    }
+
+    /// Whether sentences of fewer slots than the manifest's are the same to it.
+    pub fn takes_any_length(&self) -> bool {
+        self.any_length
+    }
+
+    /// (batch, length) to as many embeddings; the first `used` tokens of each row count.
+    pub fn run(&mut self, tokens: &Array2<i64>, used: &[usize]) -> Result<Vec<Embedding>> {
+        let (narrow, mask) = (self.narrow, self.mask.as_ref());
+        let counts = Array2::from_shape_fn(tokens.dim(), |(row, at)| i64::from(at < used[row]));
+        let embeddings = self.graph.by_rows(tokens.nrows(), |graph, rows| {
+            let rows = Slice::from(rows);
+            let part = |it: &Array2<i64>, narrow: bool| {
+                graph.integers(it.slice_axis(Axis(0), rows), narrow)
+            };
+            let mut inputs = vec![(graph.input.clone(), part(tokens, narrow)?)];
+            if let Some(mask) = mask {
+                inputs.push((mask.name.clone(), part(&counts, mask.narrow)?));
+            }
+            graph.run(inputs)
+        });
+        embeddings?.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is bound, whole or halved or plain, says what a plain call says.
+    #[test]
+    fn blocks_say_what_plain_pixels_say() {
+        let model = Model::built_in().unwrap();
+        let side = model.manifest.image.size as usize;
+        let mut graph = ImageGraph::open("any", &model, 1).unwrap();
+        let pixels = Array4::from_shape_fn((8, 3, side, side), |(row, channel, y, x)| {
+            ((row + 1) as f32 * 0.01 * (x + 2 * y) as f32 + channel as f32).sin()
+        });
+        let first = pixels.slice_axis(Axis(0), Slice::from(..5));
+        let numbers = |all: Result<Vec<Result<Embedding>>>| {
+            let all: Result<Vec<Embedding>> = all.unwrap().into_iter().collect();
+            all.unwrap().iter().map(|it| it.as_slice().to_vec()).collect::<Vec<_>>()
+        };
+        let expected = numbers(graph.run(first));
+        let check = |graph: &mut ImageGraph, block: &Block| {
+            for (one, other) in numbers(graph.run_block(block, 5)).iter().zip(&expected) {
+                let cosine: f32 = one.iter().zip(other).map(|(a, b)| a * b).sum();
+                assert!(0.999_999 < cosine, "{cosine}");
+            }
+            assert_eq!(numbers(graph.run_block(block, 5)).len(), 5);
+        };
+        let filled = |mut block: Block| {
+            block.view_mut().unwrap().assign(&pixels);
+            block
+        };
+        let plain = filled(graph.block([8, 3, side, side]));
+        assert!(matches!(plain, Block::Plain(_)));
+        check(&mut graph, &plain);
+        graph.bind();
+        assert_eq!(graph.place().memory.as_deref(), Some("pinned"));
+        let pinned = filled(graph.block([8, 3, side, side]));
+        assert!(matches!(pinned, Block::Pinned(_)), "{:?}", graph.place().memory);
+        check(&mut graph, &pinned);
+        let mut one = graph.block([1, 3, side, side]);
+        one.view_mut().unwrap().assign(&pixels.slice_axis(Axis(0), Slice::from(..1)));
+        assert_eq!(numbers(graph.run_block(&one, 1)).len(), 1);
+        check(&mut graph, &pinned);
+        graph.graph.most_rows = 2;
+        check(&mut graph, &pinned);
+    }
+}
