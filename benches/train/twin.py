@@ -5,6 +5,7 @@ Prints steps a second over two epochs behind a first one."""
 import io
 import json
 import math
+import os
 import random
 import sys
 import time
@@ -124,7 +125,7 @@ class Pictures(torch.utils.data.Dataset):
 
 
 def main():
-    data, pictures, tokenizer, batch = sys.argv[1:]
+    data, pictures, tokenizer, batch, device = sys.argv[1:]
     batch = int(batch)
     torch.manual_seed(1)
     vocabulary = json.load(open(tokenizer))["model"]["vocab"]
@@ -132,25 +133,26 @@ def main():
     # Not above: who imports only the networks has no weights.
     from safetensors.torch import load_file
 
-    image_path = ImagePath(load_file(f"{data}/weights/mobilenet_v2_dequant_fp32.safetensors")).to(memory_format=torch.channels_last)
-    text_path = TextPath(len(vocabulary))
-    share = nn.Parameter(torch.randn(len(pictures), 512))
-    temperature = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+    image_path = ImagePath(load_file(f"{data}/weights/mobilenet_v2_dequant_fp32.safetensors")).to(device, memory_format=torch.channels_last)
+    text_path = TextPath(len(vocabulary)).to(device)
+    share = nn.Parameter(torch.randn(len(pictures), 512, device=device))
+    temperature = nn.Parameter(torch.tensor(math.log(1 / 0.07), device=device))
     moving = [*image_path.parameters(), *text_path.parameters(), share, temperature]
     averaged = [it.detach().clone() for it in moving]
     optimiser = torch.optim.AdamW(moving, lr=1e-4, betas=(0.9, 0.98), weight_decay=0.05)
     loader = torch.utils.data.DataLoader(
-        Pictures(pictures, vocabulary), batch, shuffle=True, drop_last=True, num_workers=1, persistent_workers=True)
+        Pictures(pictures, vocabulary), batch, shuffle=True, drop_last=True, num_workers=min(16, os.cpu_count() - 1), persistent_workers=True)
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
         for pixels, tokens, classes in loader:
+            pixels, tokens, classes = (it.to(device) for it in (pixels, tokens, classes))
             images = image_path((pixels.float() / 127.5 - 1).permute(0, 3, 1, 2))
             texts = text_path(tokens)
             of = F.normalize(share)
             instance = sum(F.cross_entropy(16 * it @ of.T, classes, label_smoothing=0.1) for it in (images, texts))
             logits = images @ texts.T * temperature.clamp(max=math.log(100)).exp()
-            own = torch.arange(batch)
+            own = torch.arange(batch, device=device)
             ranking = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
             optimiser.zero_grad()
             (ranking + 0.25 * instance).backward()
