@@ -25,7 +25,7 @@ pack() {
     strip -o "$parts/bin/train" "$target/release/train"
     tar --create --directory "$parts/bin" train --directory "$PWD/training" runs \
         --directory "$PWD/benches/train" table.py --directory "$data/.." "$(basename "$data")" \
-        --transform "s,^$(basename "$data"),data," | in_parts 34
+        --transform "s,^$(basename "$data"),data," | xz -T0 -1 | in_parts 34
     rm -r "$parts/bin"
 }
 
@@ -34,10 +34,13 @@ run() {
     shift
     mkdir -p "$folder" "$results"
     [ -e "$store/train" ] || {
-        whole | tar --extract --directory "$store"
+        whole | tar --extract --xz --directory "$store"
     }
     lib="$(python3 -c 'import os, torch; print(os.path.join(os.path.dirname(torch.__file__), "lib"))')"
     export LD_LIBRARY_PATH="$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+    # Teachers are run by ONNX Runtime, if Python has it.
+    : "${ORT_DYLIB_PATH:=$(find "$lib/../../onnxruntime/capi" -name "libonnxruntime.so*" -print -quit || true)}"
+    export ORT_DYLIB_PATH
     for name in "$@"; do
         local place=("$store/runs/$name.toml" --data "$store/data" --out "$store/out" --set "name=$name") change
         for change in ${SET:-}; do place+=(--set "$change"); done
