@@ -145,6 +145,9 @@ const DAMAGES: &[(&str, &str)] = &[
         "holds",
     ),
     ("UPDATE t_blocks SET high = 7", "has no rowids or no high plane"),
+    // Text that is no UTF-8.
+    ("UPDATE t_blocks SET high = CAST(x'ff' AS TEXT)", "has no rowids or no high plane"),
+    ("UPDATE t_low SET low = CAST(x'ff' AS TEXT)", "has no low plane"),
     ("DELETE FROM t_blocks", "the low plane of block 1 has no block"),
     ("UPDATE t_low SET low = x''", "the low plane of block 1 has 0 bytes"),
     ("DELETE FROM t_low", "has no low plane"),

@@ -139,6 +139,21 @@ impl Statement {
     }
 }
 
+impl Statement {
+    /// The column as a blob, if it is one: what else stands there is not looked at.
+    pub fn blob(&self, column: usize) -> Result<Option<&[u8]>> {
+        // SAFETY: as in `value`; asking for a type reads nothing.
+        let kind = unsafe { api!(column_type(self.raw, column as c_int)) } as u32;
+        match kind {
+            SQLITE_BLOB => match self.value(column)? {
+                Value::Blob(it) => Ok(Some(it)),
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+}
+
 impl Drop for Statement {
     fn drop(&mut self) {
         // SAFETY: the statement is ours and not used again.

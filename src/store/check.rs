@@ -9,7 +9,6 @@ use super::statements::{blob, integer};
 use crate::error::Result;
 use crate::index::plane;
 use crate::index::{Metric, Storage};
-use crate::sqlite::Value;
 
 /// Findings after which the rest is only counted.
 const MOST_FINDINGS: usize = 100;
@@ -22,23 +21,22 @@ impl Store {
         let mut findings = Findings::default();
         let mut places: HashMap<i64, i64> = HashMap::new();
         let form = self.made.form();
-        let sql = "SELECT b.block, count, rowids, high, low FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block";
+        let sql = "SELECT b.block, count, rowids, high, low, l.block IS NOT NULL FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block";
         self.each(sql, &[], |row| {
             let block = integer(row, 0)?;
-            let (Value::Blob(rowid_bytes), Value::Blob(high)) = (row.value(2)?, row.value(3)?)
-            else {
+            let (Some(rowid_bytes), Some(high)) = (row.blob(2)?, row.blob(3)?) else {
                 findings.add(format!("block {block} has no rowids or no high plane"));
                 return Ok(());
             };
-            let low = match row.value(4)? {
-                Value::Blob(low) if form.storage == Storage::F32 => low,
-                _ if form.storage == Storage::F32 => {
+            let low = match (form.storage, row.blob(4)?) {
+                (Storage::F32, Some(low)) => low,
+                (Storage::F32, None) => {
                     findings.add(format!("block {block} has no low plane"));
                     return Ok(());
                 }
-                Value::Null => &[],
-                _ => {
-                    let name = form.storage.name();
+                _ if integer(row, 5)? == 0 => &[],
+                (other, _) => {
+                    let name = other.name();
                     findings.add(format!("block {block} has a low plane, which {name} has not"));
                     return Ok(());
                 }
@@ -160,8 +158,8 @@ impl Store {
         self.each("SELECT list, count, spread, centre FROM {lists}", &[], |row| {
             let (list, count) = (integer(row, 0)?, integer(row, 1)?);
             let expected = coder.centre_bytes_of(self.made.dimension);
-            let centre = match row.value(3)? {
-                Value::Blob(it) if it.len() == expected => coder.centre_of(it),
+            let centre = match row.blob(3)? {
+                Some(it) if it.len() == expected => coder.centre_of(it),
                 _ => Vec::new(),
             };
             if centre.is_empty() || centre.iter().any(|it| !it.is_finite()) {
@@ -203,7 +201,7 @@ impl Store {
                 let code = coder.code(&coder.rotated(&row), centre);
                 coder.write(&mut expected, slot, &code);
             }
-            if row.value(4)? != Value::Blob(&expected) {
+            if row.blob(4)? != Some(expected.as_slice()) {
                 findings.add(format!("the codes of block {block} are not those of its rows"));
             }
             Ok(())

@@ -138,8 +138,5 @@ pub(super) fn integer(row: &Statement, column: usize) -> Result<i64> {
 }
 
 pub(super) fn blob(row: &Statement, column: usize) -> Result<&[u8]> {
-    match row.value(column)? {
-        Value::Blob(it) => Ok(it),
-        _ => Ok(&[]),
-    }
+    Ok(row.blob(column)?.unwrap_or_default())
 }
