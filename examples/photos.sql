@@ -21,9 +21,9 @@ SELECT file || ' is left out: ' || reason FROM album_skipped JOIN photos ON phot
 
 -- Ask.
 SELECT file, round(distance, 3) FROM album JOIN photos ON photos.id = album.rowid
-WHERE text MATCH 'a red flower' ORDER BY distance LIMIT 3;
+WHERE text MATCH 'an orange flower' ORDER BY distance LIMIT 3;
 
 -- More like the nearest of them, without encoding anything.
 SELECT file FROM album JOIN photos ON photos.id = album.rowid
-WHERE embedding MATCH (SELECT embedding FROM album WHERE text MATCH 'a red flower' AND k = 1)
+WHERE embedding MATCH (SELECT embedding FROM album WHERE text MATCH 'an orange flower' AND k = 1)
 ORDER BY distance LIMIT 3;
