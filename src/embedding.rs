@@ -20,6 +20,11 @@ impl Embedding {
         if let Some(at) = raw.iter().position(|it| !it.is_finite()) {
             return Err(Error::VectorNumber { value: raw[at], at });
         }
+        // Most are of length one already: their bytes come back as they went in.
+        let square: f64 = raw.iter().map(|it| f64::from(*it) * f64::from(*it)).sum();
+        if (square - 1.0).abs() < 1e-6 {
+            return Ok(Embedding(raw));
+        }
         // Scaling by the largest number first keeps the squares from overflowing or vanishing.
         let largest = raw.iter().fold(0.0f32, |most, it| most.max(it.abs()));
         if largest == 0.0 {

@@ -122,13 +122,11 @@ impl Store {
     }
 
     pub(super) fn map(&self, block: i64, from: usize, rows: &[(i64, Vector)]) -> Result<()> {
-        for (slot, (rowid, _)) in (from..).zip(rows) {
-            self.run(
-                "INSERT INTO {rows}(rowid, place) VALUES (?1, ?2)",
-                &[Value::Integer(*rowid), Value::Integer(packed(block, slot))],
-            )?;
-        }
-        Ok(())
+        let places = (from..).zip(rows).map(|(slot, (rowid, _))| [*rowid, packed(block, slot)]);
+        self.run_each(
+            "INSERT INTO {rows}(rowid, place) VALUES (?1, ?2)",
+            places.map(|it| it.map(Value::Integer)),
+        )
     }
 
     /// Writes another vector over a row's.
