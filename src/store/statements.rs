@@ -29,7 +29,10 @@ impl Store {
 
     /// Runs a statement that answers nothing.
     pub(super) fn run(&self, sql: &'static str, arguments: &[Value<'_>]) -> Result<()> {
-        self.each(sql, arguments, |_| Ok(())).map_err(|err| self.contradicted(sql, err))
+        let mut statement = self.taken(sql)?;
+        let outcome = statement.run(arguments);
+        self.give_back(sql, statement);
+        outcome.map_err(|err| self.contradicted(sql, err))
     }
 
     /// Runs a statement that answers nothing with each of these arguments.

@@ -158,6 +158,7 @@ impl Store {
             if tail == 0 {
                 return Ok(());
             }
+            self.read_mapped();
             self.train(&mut state, tail)?;
             new = true;
         }
