@@ -208,6 +208,34 @@ mod tests {
     }
 
     #[test]
+    fn of_many_centres_the_nearest_or_one_about_as_near_is_found() {
+        let (dimension, mut random) = (16, Random::new(5));
+        let mut vectors = |count: usize, about: &[f32], reach: f32| -> Vec<f32> {
+            (0..count * dimension)
+                .map(|at| {
+                    let own = reach * (random.below(1000) as f32 / 500.0 - 1.0);
+                    about.get(at % about.len().max(1)).unwrap_or(&0.0) + own
+                })
+                .collect()
+        };
+        let centres = vectors(600, &[], 1.0);
+        let rows = vectors(3000, &centres, 0.6);
+        let grouped = Centres::new(&centres, dimension);
+        assert!(grouped.leaders.is_some());
+        let exact = Centres::ungrouped(&centres, dimension).nearest(&rows);
+        let found = grouped.nearest(&rows);
+        let same = found.iter().zip(&exact).filter(|(a, b)| a.0 == b.0).count();
+        assert!(found.len() * 9 <= same * 10, "{same} of {}", found.len());
+        let sum = |all: &[(usize, f32)]| all.iter().map(|it| it.1).sum::<f32>();
+        assert!(sum(&found) < 1.02 * sum(&exact), "{} {}", sum(&found), sum(&exact));
+        for (row, (at, square)) in rows.chunks(dimension).zip(found) {
+            let centre = &centres[at * dimension..(at + 1) * dimension];
+            let twin: f32 = row.iter().zip(centre).map(|(a, b)| (a - b).powi(2)).sum();
+            assert!((twin - square).abs() < 1e-3, "{twin} {square}");
+        }
+    }
+
+    #[test]
     fn clusters_far_apart_are_found() {
         let mut random = Random::new(3);
         let rows: Vec<f32> = (0..600)
