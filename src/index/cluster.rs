@@ -10,7 +10,7 @@ const ROUNDS: usize = 8;
 /// Centres up to which every row is compared with each of them.
 const FEW: usize = 128;
 /// Of so many groups of centres a row is compared with one.
-const TRIED: usize = 4;
+const TRIED: usize = 2;
 
 /// Centres, ready to find the nearest of many rows.
 ///
