@@ -17,6 +17,10 @@ impl Embedding {
         if raw.is_empty() {
             return Err(Error::VectorBytes { bytes: 0 });
         }
+        // Most are of length one already: their bytes come back as they went in.
+        if (square(&raw) - 1.0).abs() < 1e-6 {
+            return Ok(Embedding(raw));
+        }
         if let Some(at) = raw.iter().position(|it| !it.is_finite()) {
             return Err(Error::VectorNumber { value: raw[at], at });
         }
@@ -63,6 +67,16 @@ impl Embedding {
         let sum = self.0.iter().zip(&other.0).map(|(a, b)| (*a as f64 + weight * *b as f64) as f32);
         Embedding::new(sum.collect())
     }
+}
+
+/// Of the length; in sums side by side, which do not wait for each other.
+fn square(numbers: &[f32]) -> f64 {
+    let (chunks, rest) = numbers.as_chunks::<8>();
+    let mut sums = [0.0f64; 8];
+    for chunk in chunks {
+        sums.iter_mut().zip(chunk).for_each(|(sum, it)| *sum += f64::from(*it) * f64::from(*it));
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|it| f64::from(*it).powi(2)).sum::<f64>()
 }
 
 #[cfg(test)]

@@ -1,32 +1,148 @@
 //! Groups of near vectors and their centres: Lloyd's k-means, on vectors laid end to end.
 
-use super::kernel::{products, square};
+use super::kernel::{ROWS, WIDTH, panel, panels, square};
 use super::rotation::Random;
 
-/// Rows whose products are held at a time.
-const AT_ONCE: usize = 64;
+/// Rows that are compared with centres at a time.
+const AT_ONCE: usize = 1024;
 /// After this many rounds centres hardly move.
 const ROUNDS: usize = 8;
+/// Centres up to which every row is compared with each of them.
+const FEW: usize = 128;
+/// Of so many groups of centres a row is compared with one.
+const TRIED: usize = 2;
 
-/// Which centre is the nearest of each row, and the square of how far it is.
-pub fn assigned(rows: &[f32], centres: &[f32], dimension: usize) -> Vec<(usize, f32)> {
-    let squares: Vec<f32> = centres.chunks_exact(dimension).map(square).collect();
-    let mut found = Vec::with_capacity(rows.len() / dimension);
-    let mut near = Vec::new();
-    for rows in rows.chunks(AT_ONCE * dimension) {
-        products(rows, centres, dimension, &mut near);
-        for (row, near) in rows.chunks_exact(dimension).zip(near.chunks_exact(squares.len())) {
-            let mut best = (0, f32::INFINITY);
-            for (at, (near, square)) in near.iter().zip(&squares).enumerate() {
-                let distance = square - 2.0 * near;
-                if distance < best.1 {
-                    best = (at, distance);
+/// Centres, ready to find the nearest of many rows.
+///
+/// Many of them are grouped about centres of their own: a row is compared with those of the groups that
+/// are nearest to it, and may miss its nearest centre where another one is about as near.
+pub struct Centres {
+    dimension: usize,
+    groups: Vec<Group>,
+    /// The groups' own centres; none where there is one group.
+    leaders: Option<Group>,
+}
+
+/// Centres that lie beside each other in memory.
+struct Group {
+    /// Which of all they are.
+    members: Vec<usize>,
+    panels: Vec<[f32; WIDTH]>,
+    /// Squares of their lengths, endless behind the last.
+    squares: Vec<[f32; WIDTH]>,
+}
+
+impl Group {
+    fn new(centres: &[f32], dimension: usize, members: Vec<usize>) -> Group {
+        let one = |at: &usize| &centres[at * dimension..(at + 1) * dimension];
+        let own: Vec<f32> = members.iter().flat_map(one).copied().collect();
+        let mut squares = vec![[f32::INFINITY; WIDTH]; members.len().div_ceil(WIDTH)];
+        for (at, centre) in own.chunks_exact(dimension).enumerate() {
+            squares[at / WIDTH][at % WIDTH] = square(centre);
+        }
+        Group { members, panels: panels(&own, dimension), squares }
+    }
+
+    /// Shows how far these rows are from sixteen members, but for the square of the row: row, first member, distances.
+    fn compare(
+        &self,
+        rows: &[f32],
+        those: &[usize],
+        dimension: usize,
+        mut show: impl FnMut(usize, usize, [f32; WIDTH]),
+    ) {
+        let row = |at: usize| &rows[at * dimension..(at + 1) * dimension];
+        for those in those.chunks(ROWS) {
+            // Missing rows repeat the last one.
+            let six = std::array::from_fn(|at| row(those[at.min(those.len() - 1)]));
+            for (at, numbers) in self.panels.chunks_exact(dimension).enumerate() {
+                for (row, near) in those.iter().zip(panel(&six, numbers)) {
+                    let mut far = self.squares[at];
+                    far.iter_mut().zip(near).for_each(|(far, near)| *far -= 2.0 * near);
+                    show(*row, at * WIDTH, far);
                 }
             }
-            found.push((best.0, (best.1 + square(row)).max(0.0)));
         }
     }
-    found
+}
+
+impl Centres {
+    /// For centres of this dimension laid end to end.
+    pub fn new(centres: &[f32], dimension: usize) -> Centres {
+        let count = centres.len() / dimension;
+        if count <= FEW {
+            return Centres::ungrouped(centres, dimension);
+        }
+        let leaders = self::centres(centres, dimension, count.isqrt());
+        let mut members = vec![Vec::new(); leaders.len() / dimension];
+        for (at, (leader, _)) in assigned(centres, &leaders, dimension).into_iter().enumerate() {
+            members[leader].push(at);
+        }
+        let all = (0..members.len()).collect();
+        let leaders = Some(Group::new(&leaders, dimension, all));
+        let groups = members.into_iter().map(|it| Group::new(centres, dimension, it)).collect();
+        Centres { dimension, groups, leaders }
+    }
+
+    /// For fewer rows than it takes to be worth grouping them.
+    pub fn ungrouped(centres: &[f32], dimension: usize) -> Centres {
+        let all = (0..centres.len() / dimension).collect();
+        let groups = vec![Group::new(centres, dimension, all)];
+        Centres { dimension, groups, leaders: None }
+    }
+
+    /// Which centre is the nearest of each row, or about the nearest, and the square of how far it is.
+    pub fn nearest(&self, rows: &[f32]) -> Vec<(usize, f32)> {
+        let mut found = Vec::with_capacity(rows.len() / self.dimension);
+        for rows in rows.chunks(AT_ONCE * self.dimension) {
+            let mut best = vec![(0, f32::INFINITY); rows.len() / self.dimension];
+            for (group, those) in self.groups.iter().zip(self.tried(rows)) {
+                group.compare(rows, &those, self.dimension, |row, first, far| {
+                    for (at, far) in far.into_iter().enumerate() {
+                        if far < best[row].1 {
+                            best[row] = (group.members[first + at], far);
+                        }
+                    }
+                });
+            }
+            let rows = rows.chunks_exact(self.dimension);
+            found.extend(rows.zip(best).map(|(row, (at, far))| (at, (far + square(row)).max(0.0))));
+        }
+        found
+    }
+
+    /// The rows that each group's centres are compared with.
+    fn tried(&self, rows: &[f32]) -> Vec<Vec<usize>> {
+        let all: Vec<usize> = (0..rows.len() / self.dimension).collect();
+        let Some(leaders) = &self.leaders else {
+            return vec![all];
+        };
+        let count = self.groups.len();
+        let mut distances = vec![(f32::INFINITY, 0); all.len() * count];
+        leaders.compare(rows, &all, self.dimension, |row, first, far| {
+            let own = &mut distances[row * count + first..(row + 1) * count];
+            own.iter_mut()
+                .zip(far)
+                .enumerate()
+                .for_each(|(at, (own, far))| *own = (far, first + at));
+        });
+        let mut tried = vec![Vec::new(); count];
+        for (row, distances) in distances.chunks_exact_mut(count).enumerate() {
+            let most = count.div_ceil(TRIED);
+            distances.select_nth_unstable_by(most - 1, |a, b| a.0.total_cmp(&b.0));
+            distances[..most].iter().for_each(|it| tried[it.1].push(row));
+        }
+        tried
+    }
+}
+
+/// [`Centres::nearest`], for rows that are compared with these centres once.
+pub fn assigned(rows: &[f32], centres: &[f32], dimension: usize) -> Vec<(usize, f32)> {
+    match rows.len() < centres.len() {
+        true => Centres::ungrouped(centres, dimension),
+        false => Centres::new(centres, dimension),
+    }
+    .nearest(rows)
 }
 
 /// `count` centres of the rows, or fewer where there are fewer rows; the same for the same rows.
@@ -89,6 +205,34 @@ mod tests {
             }
             Ok(())
         });
+    }
+
+    #[test]
+    fn of_many_centres_the_nearest_or_one_about_as_near_is_found() {
+        let (dimension, mut random) = (16, Random::new(5));
+        let mut vectors = |count: usize, about: &[f32], reach: f32| -> Vec<f32> {
+            (0..count * dimension)
+                .map(|at| {
+                    let own = reach * (random.below(1000) as f32 / 500.0 - 1.0);
+                    about.get(at % about.len().max(1)).unwrap_or(&0.0) + own
+                })
+                .collect()
+        };
+        let centres = vectors(600, &[], 1.0);
+        let rows = vectors(3000, &centres, 0.6);
+        let grouped = Centres::new(&centres, dimension);
+        assert!(grouped.leaders.is_some());
+        let exact = Centres::ungrouped(&centres, dimension).nearest(&rows);
+        let found = grouped.nearest(&rows);
+        let same = found.iter().zip(&exact).filter(|(a, b)| a.0 == b.0).count();
+        assert!(found.len() * 9 <= same * 10, "{same} of {}", found.len());
+        let sum = |all: &[(usize, f32)]| all.iter().map(|it| it.1).sum::<f32>();
+        assert!(sum(&found) < 1.02 * sum(&exact), "{} {}", sum(&found), sum(&exact));
+        for (row, (at, square)) in rows.chunks(dimension).zip(found) {
+            let centre = &centres[at * dimension..(at + 1) * dimension];
+            let twin: f32 = row.iter().zip(centre).map(|(a, b)| (a - b).powi(2)).sum();
+            assert!((twin - square).abs() < 1e-3, "{twin} {square}");
+        }
     }
 
     #[test]

@@ -91,11 +91,11 @@ impl Form {
     /// Appends a vector to both planes.
     pub fn write(&self, vector: &Vector, high: &mut Vec<u8>, low: &mut Vec<u8>) {
         let numbers = vector.as_slice();
-        let most = numbers.iter().fold(0.0f32, |most, it| most.max(it.abs()));
+        let most = || numbers.iter().fold(0.0f32, |most, it| most.max(it.abs()));
         match self.storage {
             Storage::F32 => plane::split(numbers, high, low),
-            Storage::F16 => self.write_halves(numbers, most, high),
-            Storage::Int8 => self.write_bytes(numbers, most, high),
+            Storage::F16 => self.write_halves(numbers, most(), high),
+            Storage::Int8 => self.write_bytes(numbers, most(), high),
         }
     }
 

@@ -9,13 +9,17 @@ pub const ROUNDING: f64 = 1.0 / 256.0;
 
 /// Appends the numbers to both planes.
 pub fn split(numbers: &[f32], high: &mut Vec<u8>, low: &mut Vec<u8>) {
-    for number in numbers {
+    let (high_from, low_from) = (high.len(), low.len());
+    high.resize(high_from + BYTES * numbers.len(), 0);
+    low.resize(low_from + BYTES * numbers.len(), 0);
+    let high = high[high_from..].as_chunks_mut::<BYTES>().0.iter_mut();
+    let low = low[low_from..].as_chunks_mut::<BYTES>().0.iter_mut();
+    for ((number, high), low) in numbers.iter().zip(high).zip(low) {
         let bits = number.to_bits();
         // To nearest; a finite number near the largest float would round to infinity, no unit
         // vector holds one.
-        let upper = (bits.wrapping_add(0x8000) >> 16) as u16;
-        high.extend(upper.to_le_bytes());
-        low.extend((bits as u16).to_le_bytes());
+        *high = ((bits.wrapping_add(0x8000) >> 16) as u16).to_le_bytes();
+        *low = (bits as u16).to_le_bytes();
     }
 }
 

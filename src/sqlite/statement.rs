@@ -10,7 +10,7 @@ use sqlite3ext_sys::{
 
 use super::api::{self, api};
 use super::database::Db;
-use super::value::{Value, bytes_at, text, transient};
+use super::value::{Destructor, Value, bytes_at, text, transient};
 use crate::error::{Error, Result};
 
 /// A compiled statement; finalised when dropped.
@@ -45,14 +45,12 @@ impl Statement {
 
     /// Runs to the end with these arguments.
     pub fn run(&mut self, arguments: &[Value<'_>]) -> Result<()> {
-        self.start(arguments)?;
-        let outcome = loop {
-            match self.step() {
-                Ok(true) => {}
-                Ok(false) => break Ok(()),
-                Err(err) => break Err(err),
-            }
-        };
+        self.reset();
+        // SAFETY: no binding outlives this call, which borrows the arguments.
+        let outcome = unsafe { self.bind(arguments, None) }.and_then(|()| {
+            while self.step()? {}
+            Ok(())
+        });
         self.reset();
         outcome
     }
@@ -60,8 +58,15 @@ impl Statement {
     /// Binds the arguments; the first [`Statement::step`] goes to the first row.
     pub fn start(&mut self, arguments: &[Value<'_>]) -> Result<()> {
         self.reset();
+        // SAFETY: SQLite copies text and bytes before the call returns.
+        unsafe { self.bind(arguments, transient()) }
+    }
+
+    /// # Safety
+    /// Without a `destructor` bindings are cleared before the arguments go.
+    unsafe fn bind(&mut self, arguments: &[Value<'_>], destructor: Destructor) -> Result<()> {
         for (at, value) in (1..).zip(arguments) {
-            // SAFETY: SQLite copies text and bytes before the call returns.
+            // SAFETY: text and bytes are copied, or outlive their binding.
             let code = unsafe {
                 match value {
                     Value::Null => api!(bind_null(self.raw, at)),
@@ -74,13 +79,13 @@ impl Statement {
                             at,
                             start,
                             length,
-                            transient(),
+                            destructor,
                             SQLITE_UTF8 as u8
                         ))
                     }
                     Value::Blob(it) => {
                         let (start, length) = (it.as_ptr().cast(), it.len() as u64);
-                        api!(bind_blob64(self.raw, at, start, length, transient()))
+                        api!(bind_blob64(self.raw, at, start, length, destructor))
                     }
                 }
             };

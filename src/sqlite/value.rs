@@ -166,8 +166,11 @@ impl From<Vec<u8>> for Output {
     }
 }
 
+/// What SQLite does about bytes once it needs them no longer; none for `SQLITE_STATIC`.
+pub(super) type Destructor = Option<unsafe extern "C" fn(*mut c_void)>;
+
 /// `SQLITE_TRANSIENT`: copy the bytes now, they are gone after the call.
-pub(super) fn transient() -> Option<unsafe extern "C" fn(*mut c_void)> {
+pub(super) fn transient() -> Destructor {
     // SAFETY: SQLite compares this pointer with -1 and never calls it.
     Some(unsafe { std::mem::transmute::<isize, unsafe extern "C" fn(*mut c_void)>(-1) })
 }

@@ -122,13 +122,11 @@ impl Store {
     }
 
     pub(super) fn map(&self, block: i64, from: usize, rows: &[(i64, Vector)]) -> Result<()> {
-        for (slot, (rowid, _)) in (from..).zip(rows) {
-            self.run(
-                "INSERT INTO {rows}(rowid, place) VALUES (?1, ?2)",
-                &[Value::Integer(*rowid), Value::Integer(packed(block, slot))],
-            )?;
-        }
-        Ok(())
+        let places = (from..).zip(rows).map(|(slot, (rowid, _))| [*rowid, packed(block, slot)]);
+        self.run_each(
+            "INSERT INTO {rows}(rowid, place) VALUES (?1, ?2)",
+            places.map(|it| it.map(Value::Integer)),
+        )
     }
 
     /// Writes another vector over a row's.
@@ -430,7 +428,8 @@ pub(super) fn packed(block: i64, slot: usize) -> i64 {
 
 /// Rowids, high and low planes of rows.
 pub(super) fn planes(form: &Form, rows: &[(i64, Vector)]) -> [Vec<u8>; 3] {
-    let (mut rowids, mut high, mut low) = (Vec::new(), Vec::new(), Vec::new());
+    let widths = [ROWID_BYTES, form.high_bytes(), form.low_bytes()];
+    let [mut rowids, mut high, mut low] = widths.map(|it| Vec::with_capacity(it * rows.len()));
     for (rowid, vector) in rows {
         rowids.extend(rowid.to_le_bytes());
         form.write(vector, &mut high, &mut low);

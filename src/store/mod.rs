@@ -6,6 +6,7 @@ mod content;
 mod learn;
 mod lists;
 mod moves;
+mod settle;
 mod statements;
 mod upkeep;
 

@@ -40,8 +40,10 @@ impl State {
     }
 
     /// Rows laid end to end, where centres are.
-    fn flat(&self, rows: &[Row]) -> Vec<f32> {
-        rows.iter().flat_map(|it| self.coder.placed(it.1.as_slice())).collect()
+    pub(super) fn flat(&self, rows: &[Row]) -> Vec<f32> {
+        let mut flat = Vec::with_capacity(rows.len() * self.dimension);
+        rows.iter().for_each(|it| flat.extend_from_slice(&self.coder.placed(it.1.as_slice())));
+        flat
     }
 
     pub(super) fn longest(&self) -> Option<(usize, usize)> {
@@ -78,21 +80,6 @@ impl Store {
                 Value::Blob(&centre),
             ],
         )
-    }
-
-    /// Up to about `most` rows, which then stand in no block.
-    pub(super) fn taken_from_tail(&self, most: usize) -> Result<Vec<Row>> {
-        let mut blocks = Vec::new();
-        let mut rows = 0;
-        let sql = "SELECT block, count FROM {blocks} WHERE block < {listed} ORDER BY block";
-        self.each(sql, &[], |row| {
-            if rows < most {
-                blocks.push(integer(row, 0)?);
-                rows += integer(row, 1)? as usize;
-            }
-            Ok(())
-        })?;
-        self.taken_blocks(&blocks)
     }
 
     fn taken_blocks(&self, blocks: &[i64]) -> Result<Vec<Row>> {
@@ -168,14 +155,16 @@ impl Store {
         for (at, (rows, squares)) in groups {
             self.extend(state, at, &rows, squares, &mut places)?;
         }
+        self.write_places(&mut places)
+    }
+
+    /// Says where rows are that were elsewhere before.
+    pub(super) fn write_places(&self, places: &mut Vec<(i64, i64)>) -> Result<()> {
         places.sort_unstable();
-        for (rowid, place) in places {
-            self.run(
-                "INSERT OR REPLACE INTO {rows}(rowid, place) VALUES (?1, ?2)",
-                &[Value::Integer(rowid), Value::Integer(place)],
-            )?;
-        }
-        Ok(())
+        self.run_each(
+            "UPDATE {rows} SET place = ?2 WHERE rowid = ?1",
+            places.drain(..).map(|(rowid, place)| [rowid, place].map(Value::Integer)),
+        )
     }
 
     /// Adds rows to a list; `squares` is the sum of their squared distances from its centre.

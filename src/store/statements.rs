@@ -29,14 +29,33 @@ impl Store {
 
     /// Runs a statement that answers nothing.
     pub(super) fn run(&self, sql: &'static str, arguments: &[Value<'_>]) -> Result<()> {
-        self.each(sql, arguments, |_| Ok(())).map_err(|err| match err {
+        let mut statement = self.taken(sql)?;
+        let outcome = statement.run(arguments);
+        self.give_back(sql, statement);
+        outcome.map_err(|err| self.contradicted(sql, err))
+    }
+
+    /// Runs a statement that answers nothing with each of these arguments.
+    pub(super) fn run_each<'a>(
+        &self,
+        sql: &'static str,
+        mut arguments: impl Iterator<Item = [Value<'a>; 2]>,
+    ) -> Result<()> {
+        let mut statement = self.taken(sql)?;
+        let outcome = arguments.try_for_each(|it| statement.run(&it));
+        self.give_back(sql, statement);
+        outcome.map_err(|err| self.contradicted(sql, err))
+    }
+
+    fn contradicted(&self, sql: &str, err: Error) -> Error {
+        match err {
             // What is written was looked up as free: the shadow tables contradict each other.
             Error::Sqlite { code, message } if code & 0xFF == CONSTRAINT => {
                 let part = SHADOWS.iter().find(|it| sql.contains(&format!("{{{it}}}")));
                 self.damaged(part.unwrap_or(&"blocks"), message)
             }
             other => other,
-        })
+        }
     }
 
     /// What the first row of an answer says.

@@ -158,19 +158,12 @@ impl Store {
             if tail == 0 {
                 return Ok(());
             }
+            self.read_mapped();
             self.train(&mut state, tail)?;
             new = true;
         }
         let mut work = written.map_or(usize::MAX, |it| MOVED * it + 2 * batch);
-        while 0 < work {
-            let rows = self.taken_from_tail(batch)?;
-            if rows.is_empty() {
-                break;
-            }
-            work = work.saturating_sub(rows.len());
-            let all: Vec<usize> = (0..state.lists.len()).collect();
-            self.distribute(&mut state, rows, &all)?;
-        }
+        work = work.saturating_sub(self.settle(&mut state, work)?);
         let target = target(state.rows());
         // Each makes a list; more of them than lists that short would mean that rows go in circles.
         let mut splits = state.lists.len() + 4 * state.rows() / target;
@@ -258,7 +251,7 @@ impl Store {
             self.set_origin(&mean(&sample, state.dimension))?;
             state.coder = self.coder()?;
             let rows = sample.chunks_exact(state.dimension);
-            sample = rows.flat_map(|it| state.coder.placed(it)).collect();
+            sample = rows.flat_map(|it| state.coder.placed(it).into_owned()).collect();
         }
         let centres = cluster::centres(&sample, state.dimension, lists);
         for centre in centres.chunks_exact(state.dimension) {

@@ -21,6 +21,8 @@ mod tests;
 
 pub use self::estimate::Asked;
 
+use std::borrow::Cow;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -137,9 +139,9 @@ impl Coder {
     }
 
     /// A row or a query where centres are: less the origin.
-    pub fn placed(&self, vector: &[f32]) -> Vec<f32> {
+    pub fn placed<'a>(&self, vector: &'a [f32]) -> Cow<'a, [f32]> {
         match self.origin.is_empty() {
-            true => vector.to_vec(),
+            true => vector.into(),
             false => vector.iter().zip(&self.origin).map(|(it, origin)| it - origin).collect(),
         }
     }
@@ -179,13 +181,16 @@ impl Coder {
         let step = STEPS[self.bits - 1] * (square / difference.len() as f32).sqrt();
         let per_step = if 0.0 < step { 1.0 / step } else { 0.0 };
         let (mut along, mut centre_along, mut between) = (0.0f32, 0.0f32, 0.0f32);
-        let mut levels = Vec::with_capacity(difference.len());
-        for (number, centre) in difference.iter().zip(centre) {
-            let level = (number * per_step + half + 0.5).floor().clamp(0.0, most);
+        // Of a number that is not negative, a cast takes the whole part.
+        let levels: Vec<u8> = difference
+            .iter()
+            .map(|number| (number * per_step + half + 0.5).clamp(0.0, most) as u8)
+            .collect();
+        for ((number, centre), level) in difference.iter().zip(centre).zip(&levels) {
+            let level = f32::from(*level);
             along += number * (level - half);
             centre_along += centre * (level - half);
             between += number * centre;
-            levels.push(level as u8);
         }
         let scale = self.kept(if 0.0 < along { square / along } else { 0.0 });
         // A score of L2 also loses half the square of how far the row is from the centre.
@@ -230,10 +235,13 @@ impl Coder {
         }
         for plane in 0..self.bits {
             let from = plane * self.plane_bytes();
-            for (at, levels) in code.levels.as_chunks::<NUMBERS>().0.iter().enumerate() {
-                let bits = levels.iter().enumerate();
-                let nibble = bits.fold(0, |sum, (bit, it)| sum | ((it >> plane) & 1) << bit);
-                put(&mut planes[from + at * TABLE + lane % TABLE], lane, nibble);
+            let column = planes[from..from + self.plane_bytes()].iter_mut();
+            let column = column.skip(lane % TABLE).step_by(TABLE);
+            for (byte, levels) in column.zip(code.levels.as_chunks::<NUMBERS>().0) {
+                let bits = (u32::from_le_bytes(*levels) >> plane) & 0x0101_0101;
+                // Brings the lowest bit of each byte to bits 24 to 27.
+                let nibble = (bits.wrapping_mul(0x0102_0408) >> 24) as u8 & 0x0F;
+                put(byte, lane, nibble);
             }
         }
     }

@@ -6,9 +6,11 @@
 mod dot;
 mod sums;
 mod products;
+mod panels;
 
 use std::sync::LazyLock;
 
+pub use panels::{ROWS, WIDTH, panels};
 pub use sums::{LANES, MOST_TABLES, TABLE};
 
 struct Kernels {
@@ -16,6 +18,7 @@ struct Kernels {
     dot: dot::Dot,
     sums: sums::Sums,
     products: products::Products,
+    panel: panels::Panel,
 }
 
 static CHOSEN: LazyLock<Kernels> = LazyLock::new(choose);
@@ -33,6 +36,11 @@ pub fn dot(query: &[f32], high: &[u8]) -> f32 {
 pub fn sums(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
     debug_assert!(tables.len() <= TABLE * MOST_TABLES);
     (CHOSEN.sums)(tables, codes)
+}
+
+/// The dot products of [`ROWS`] rows with each of the [`WIDTH`] vectors of one of [`panels`].
+pub fn panel(rows: &[&[f32]; ROWS], panel: &[[f32; WIDTH]]) -> [[f32; WIDTH]; ROWS] {
+    (CHOSEN.panel)(rows, panel)
 }
 
 /// The dot products of every row with every centre, a row's after another's.
@@ -59,6 +67,8 @@ fn choose() -> Kernels {
         let products: products::Products = |rows, centres, dimension, out| unsafe {
             products::avx2(rows, centres, dimension, out)
         };
+        // SAFETY: the features were just found.
+        let panel: panels::Panel = |rows, panel| unsafe { panels::avx2(rows, panel) };
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
             return Kernels {
                 name: "avx512",
@@ -67,6 +77,7 @@ fn choose() -> Kernels {
                 // SAFETY: the features were just found.
                 sums: |tables, codes| unsafe { sums::avx512(tables, codes) },
                 products,
+                panel,
             };
         }
         return Kernels {
@@ -76,6 +87,7 @@ fn choose() -> Kernels {
             // SAFETY: the features were just found.
             sums: |tables, codes| unsafe { sums::avx2(tables, codes) },
             products,
+            panel,
         };
     }
     #[cfg(target_arch = "aarch64")]
@@ -88,7 +100,14 @@ fn choose() -> Kernels {
             sums: |tables, codes| unsafe { sums::neon(tables, codes) },
             // The compiler uses NEON by itself here, as every aarch64 has it.
             products: products::plain,
+            panel: panels::plain,
         };
     }
-    Kernels { name: "plain", dot: dot::plain, sums: sums::plain, products: products::plain }
+    Kernels {
+        name: "plain",
+        dot: dot::plain,
+        sums: sums::plain,
+        products: products::plain,
+        panel: panels::plain,
+    }
 }
