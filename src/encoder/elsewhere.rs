@@ -1,5 +1,5 @@
-//! What is done otherwise away from the CPU: batches are larger and of two sizes, several are under way, and
-//! their pixels lie where the device reads them by itself.
+//! What is done otherwise away from the CPU: batches are larger, on CUDA of two sizes, several are under
+//! way, and their pixels lie where the device reads them by itself.
 
 use std::sync::Mutex;
 
@@ -18,10 +18,14 @@ pub const UNDER_WAY: usize = 3;
 /// Batches before the image path is opened a second time: an H100 took 7 s to choose the kernels of a batch.
 pub const ALONE: usize = 64;
 
-/// Rows of the call in which so many are computed, of which `most` come at once: for each number of rows, and
-/// of slots, a device chooses its kernels anew.
-pub fn rows(count: usize, most: usize) -> usize {
-    if count == 1 { 1 } else { most.max(count) }
+/// Rows of the call in which so many are computed, of which `most` come at once.
+pub fn rows(device: Device, count: usize, most: usize) -> usize {
+    if has_sizes(device) && 1 < count { most.max(count) } else { count }
+}
+
+/// Whether it chooses kernels anew for each number of rows and of slots.
+pub fn has_sizes(device: Device) -> bool {
+    device == Device::Cuda
 }
 
 /// The pixels of a batch, (rows, 3, side, side).
@@ -136,8 +140,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_have_two_sizes() {
-        assert_eq!([1, 2, 128, 200].map(|it| rows(it, 128)), [1, 128, 128, 200]);
+    fn batches_have_two_sizes_where_sizes_cost() {
+        let of = |device| [1, 2, 128, 200].map(|it| rows(device, it, 128));
+        assert_eq!(of(Device::Cuda), [1, 128, 128, 200]);
+        assert_eq!(of(Device::CoreMl), [1, 2, 128, 200]);
     }
 
     #[test]

@@ -177,11 +177,10 @@ impl Encoder {
         for batch in sentences.chunks(SENTENCE_BATCH) {
             let mut rows = batch.iter().map(|it| words.tokens(it)).collect::<Result<Vec<_>>>()?;
             let mut texts = held(self.texts()?);
-            if self.is_elsewhere() {
-                rows.resize(elsewhere::rows(batch.len(), SENTENCE_BATCH), rows[0].clone());
-            }
+            let device = texts.place().device;
+            rows.resize(elsewhere::rows(device, batch.len(), SENTENCE_BATCH), rows[0].clone());
             let used: Vec<usize> = rows.iter().map(Vec::len).collect();
-            let slots = match texts.takes_any_length() && !self.is_elsewhere() {
+            let slots = match texts.takes_any_length() && !elsewhere::has_sizes(device) {
                 true => used.iter().copied().max().unwrap_or_default(),
                 false => words.length(),
             };
@@ -261,8 +260,11 @@ impl Encoder {
             Ok(images) => images,
             Err(err) => return embedded(none(), || Err(err)),
         };
-        let (rows, side) =
-            (elsewhere::rows(count, elsewhere::BATCH), self.model.manifest.image.size as usize);
+        let device = held(images).place().device;
+        let (rows, side) = (
+            elsewhere::rows(device, count, elsewhere::BATCH),
+            self.model.manifest.image.size as usize,
+        );
         let mut block = here.blocks.take(rows, || held(images).block([rows, 3, side, side]));
         let faults = block.view_mut().map(|mut pixels| {
             let pixels = pixels.slice_axis_mut(Axis(0), Slice::from(..count));
