@@ -18,7 +18,7 @@ impl Embedding {
             return Err(Error::VectorBytes { bytes: 0 });
         }
         // Most are of length one already: their bytes come back as they went in.
-        if (square(&raw) - 1.0).abs() < 1e-6 {
+        if (square(&raw).sqrt() - 1.0).abs() <= 1e-6 {
             return Ok(Embedding(raw));
         }
         if let Some(at) = raw.iter().position(|it| !it.is_finite()) {
@@ -31,10 +31,7 @@ impl Embedding {
         }
         let norm = largest as f64
             * raw.iter().map(|it| (*it as f64 / largest as f64).powi(2)).sum::<f64>().sqrt();
-        // Already of length one: the bytes come back as they went in.
-        if 1e-6 < (norm - 1.0).abs() {
-            raw.iter_mut().for_each(|it| *it = (*it as f64 / norm) as f32);
-        }
+        raw.iter_mut().for_each(|it| *it = (*it as f64 / norm) as f32);
         Ok(Embedding(raw))
     }
 

@@ -119,6 +119,31 @@ impl Statement {
         }
     }
 
+    /// The column as a blob, if it is one: what else stands there is not looked at.
+    pub fn blob(&self, column: usize) -> Result<Option<&[u8]>> {
+        let column = column as c_int;
+        // SAFETY: as in `value`; asking for a type reads nothing.
+        unsafe {
+            match api!(column_type(self.raw, column)) as u32 {
+                SQLITE_BLOB => self.blob_at(column).map(Some),
+                _ => Ok(None),
+            }
+        }
+    }
+
+    /// # Safety
+    /// The column holds a blob.
+    unsafe fn blob_at(&self, column: c_int) -> Result<&[u8]> {
+        // SAFETY: as in `value`.
+        unsafe {
+            let start = api!(column_blob(self.raw, column));
+            match api!(column_bytes(self.raw, column)) {
+                0 => Ok(&[]),
+                length => bytes_at(start.cast(), length),
+            }
+        }
+    }
+
     /// The value of a column of the current row.
     pub fn value(&self, column: usize) -> Result<Value<'_>> {
         let column = column as c_int;
@@ -131,30 +156,9 @@ impl Statement {
                     let start = api!(column_text(self.raw, column));
                     text(bytes_at(start, api!(column_bytes(self.raw, column)))?).map(Value::Text)
                 }
-                SQLITE_BLOB => {
-                    let start = api!(column_blob(self.raw, column));
-                    match api!(column_bytes(self.raw, column)) {
-                        0 => Ok(Value::Blob(&[])),
-                        length => bytes_at(start.cast(), length).map(Value::Blob),
-                    }
-                }
+                SQLITE_BLOB => Ok(Value::Blob(self.blob_at(column)?)),
                 _ => Ok(Value::Null),
             }
-        }
-    }
-}
-
-impl Statement {
-    /// The column as a blob, if it is one: what else stands there is not looked at.
-    pub fn blob(&self, column: usize) -> Result<Option<&[u8]>> {
-        // SAFETY: as in `value`; asking for a type reads nothing.
-        let kind = unsafe { api!(column_type(self.raw, column as c_int)) } as u32;
-        match kind {
-            SQLITE_BLOB => match self.value(column)? {
-                Value::Blob(it) => Ok(Some(it)),
-                _ => Ok(None),
-            },
-            _ => Ok(None),
         }
     }
 }

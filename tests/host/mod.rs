@@ -132,6 +132,25 @@ impl Work {
     }
 }
 
+/// Of the five `expected` rows, how many are found where 0.9 is asked; all of them where 1 is.
+pub fn likely_of(connection: &Connection, to: &[f32], expected: &[i64]) -> usize {
+    let five = |recall: &str| {
+        let sql = format!(
+            "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = {recall} ORDER BY distance LIMIT 5"
+        );
+        nearest(connection, to, &sql).unwrap()
+    };
+    assert_eq!(five("1"), expected);
+    let likely = five("0.9");
+    assert_eq!(likely.len(), expected.len());
+    shared(&likely, expected)
+}
+
+/// How many of the `expected` rows were found.
+pub fn shared(found: &[i64], expected: &[i64]) -> usize {
+    expected.iter().filter(|it| found.contains(it)).count()
+}
+
 /// What the table `t` says of itself.
 pub fn check(connection: &Connection) -> String {
     connection.query_row("SELECT dualpath_check('t')", [], |row| row.get(0)).unwrap()

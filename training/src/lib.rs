@@ -30,6 +30,8 @@ mod folder;
 pub mod join;
 pub mod quantize;
 pub mod halve;
+#[cfg(test)]
+mod testing;
 
 mod curves;
 mod progress;

@@ -5,8 +5,8 @@ use prost::Message;
 
 use crate::net::{self, Conv, Layer, Pooling, Querybank};
 use crate::protobuf::{
-    ATTRIBUTE_INT, ATTRIBUTE_INTS, Attribute, Dimension, FLOAT, FLOAT16, Graph, INT64, Model, Node,
-    OperatorSet, Shape, TensorData, TensorType, Type, ValueInfo,
+    ATTRIBUTE_INTS, Attribute, Dimension, FLOAT, FLOAT16, Graph, INT64, Model, Node, OperatorSet,
+    Shape, TensorData, TensorType, Type, ValueInfo,
 };
 
 /// The newest operator set in which `ReduceMax` still takes its axes as an attribute.
@@ -135,15 +135,15 @@ impl Writer<'_> {
                     ints("kernel_shape", &[*kernel; 2]),
                     ints("strides", &[*stride; 2]),
                     ints("pads", &[*pad; 4]),
-                    int("ceil_mode", i64::from(*ceil)),
+                    Attribute::int("ceil_mode", i64::from(*ceil)),
                 ];
                 self.node("MaxPool", &[&x], "", attributes)
             }
             Layer::Pool(pooling) => {
                 let pooled = self.pool(pooling, &x);
-                self.node("Flatten", &[&pooled], "", vec![int("axis", 1)])
+                self.node("Flatten", &[&pooled], "", vec![Attribute::int("axis", 1)])
             }
-            Layer::Flatten => self.node("Flatten", &[&x], "", vec![int("axis", 1)]),
+            Layer::Flatten => self.node("Flatten", &[&x], "", vec![Attribute::int("axis", 1)]),
             Layer::WordMax { halvings } => self.word_max(&x, *halvings),
             Layer::WordMeanMax => self.word_mean_max(&x),
             Layer::Linear { name, input, output, bias } => {
@@ -152,7 +152,7 @@ impl Writer<'_> {
                     folded((self.numbers)(&format!("{name}.weight")), bias, *output, fold);
                 let weight = self.weight(&format!("{name}.weight"), &[*output, *input], &weight);
                 let bias = self.constant(&format!("{name}.bias"), &[*output], &bias);
-                self.node("Gemm", &[&x, &weight, &bias], "", vec![int("transB", 1)])
+                self.node("Gemm", &[&x, &weight, &bias], "", vec![Attribute::int("transB", 1)])
             }
             Layer::Lookup { name, words, width, bias } => {
                 let mut table = (self.numbers)(&format!("{name}.weight"));
@@ -180,8 +180,12 @@ impl Writer<'_> {
             Layer::Shifted { shifts, layers } => self.shifted(*shifts, layers, &x),
             Layer::Dropout { .. } => x,
             Layer::Unit => {
-                let norm =
-                    self.node("ReduceL2", &[&x], "", vec![ints("axes", &[1]), int("keepdims", 1)]);
+                let norm = self.node(
+                    "ReduceL2",
+                    &[&x],
+                    "",
+                    vec![ints("axes", &[1]), Attribute::int("keepdims", 1)],
+                );
                 let least = self.constant("least_norm", &[], &[1e-12]);
                 let norm = self.node("Max", &[&norm, &least], "", vec![]);
                 self.node("Div", &[&x, &norm], "", vec![])
@@ -200,7 +204,7 @@ impl Writer<'_> {
             ints("kernel_shape", &conv.kernel),
             ints("strides", &conv.stride),
             ints("pads", &conv.pads),
-            int("group", conv.groups),
+            Attribute::int("group", conv.groups),
         ];
         self.node("Conv", &[x, &weight, &bias], "", attributes)
     }
@@ -212,7 +216,7 @@ impl Writer<'_> {
             Pooling::MeanMax => {
                 let mean = self.node("GlobalAveragePool", &[x], "", vec![]);
                 let max = self.node("GlobalMaxPool", &[x], "", vec![]);
-                self.node("Concat", &[&mean, &max], "", vec![int("axis", 1)])
+                self.node("Concat", &[&mean, &max], "", vec![Attribute::int("axis", 1)])
             }
             Pooling::Gem => {
                 let power = (self.numbers)("gem.power");
@@ -236,7 +240,8 @@ impl Writer<'_> {
         let shifts = shifts.min(length);
         let (first, axis) = (self.integers("slot_0", &[0]), self.integers("axis_1", &[1]));
         let is_word = self.node("Greater", &[tokens, &first], "", vec![]);
-        let is_word = self.node("Cast", &[&is_word], "", vec![int("to", i64::from(FLOAT))]);
+        let is_word =
+            self.node("Cast", &[&is_word], "", vec![Attribute::int("to", i64::from(FLOAT))]);
         // One empty slot more, so that the first placement, too, has slots that fall off the end.
         let pads = self.integers("left_by_1", &[0, 0, 0, 1]);
         let is_word = self.node("Pad", &[&is_word, &pads], "", vec![]);
@@ -248,13 +253,13 @@ impl Writer<'_> {
             let pads = self.integers(&format!("right_by_{shift}"), &[0, shift, 0, 0]);
             placements.push(self.node("Pad", &[&words, &pads], "", vec![]));
             let fallen = self.node("Slice", &[&is_word, &kept, &end, &axis], "", vec![]);
-            let attributes = vec![ints("axes", &[1]), int("keepdims", 1)];
+            let attributes = vec![ints("axes", &[1]), Attribute::int("keepdims", 1)];
             lost.push(self.node("ReduceMax", &[&fallen], "", attributes));
         }
         // (batch, shifts * length), read as (batch * shifts, length).
         let [beside, lost] = [placements, lost].map(|it| {
             let inputs: Vec<&str> = it.iter().map(String::as_str).collect();
-            self.node("Concat", &inputs, "", vec![int("axis", 1)])
+            self.node("Concat", &inputs, "", vec![Attribute::int("axis", 1)])
         });
         let one = self.constant("one", &[], &[1.0]);
         let weights = self.node("Sub", &[&one, &lost], "", vec![]);
@@ -266,7 +271,7 @@ impl Writer<'_> {
         let axis_2 = self.integers("axis_2", &[2]);
         let weights = self.node("Unsqueeze", &[&weights, &axis_2], "", vec![]);
         let weighted = self.node("Mul", &[&apart, &weights], "", vec![]);
-        self.node("ReduceSum", &[&weighted, &axis], "", vec![int("keepdims", 0)])
+        self.node("ReduceSum", &[&weighted, &axis], "", vec![Attribute::int("keepdims", 0)])
     }
 
     fn querybank(&mut self, of: &Querybank, x: &str) -> String {
@@ -277,8 +282,9 @@ impl Writer<'_> {
         let weight = self.weight(&format!("{name}.weight"), &[*prototypes, *width], &weight);
         let bias = (self.numbers)(&format!("{name}.bias"));
         let bias = self.constant(&format!("{name}.bias"), &[*prototypes], &bias);
-        let cosines = self.node("Gemm", &[x, &weight, &bias], "", vec![int("transB", 1)]);
-        let attributes = vec![ints("axes", &[1]), int("keepdims", 1)];
+        let cosines =
+            self.node("Gemm", &[x, &weight, &bias], "", vec![Attribute::int("transB", 1)]);
+        let attributes = vec![ints("axes", &[1]), Attribute::int("keepdims", 1)];
         let near = self.node("ReduceLogSumExp", &[&cosines], "", attributes);
         let blunt = self.constant("querybank.blunt", &[], &[1.0 / sharp]);
         let near = self.node("Mul", &[&near, &blunt], "", vec![]);
@@ -302,7 +308,7 @@ impl Writer<'_> {
         let added = self.node("Add", &[&added, &base], "", vec![]);
         let missing = self.node("Mul", &[&missing, &length], "", vec![]);
         let added = self.node("Add", &[&added, &missing], "", vec![]);
-        let wide = self.node("Concat", &[x, &added], "", vec![int("axis", 1)]);
+        let wide = self.node("Concat", &[x, &added], "", vec![Attribute::int("axis", 1)]);
         let long = self.constant("querybank.whole", &[], &[Querybank::length() as f32]);
         self.node("Div", &[&wide, &long], "", vec![])
     }
@@ -314,7 +320,7 @@ impl Writer<'_> {
         };
         let zero = self.integers("no_word", &[0]);
         let is_word = self.node("Greater", &[&tokens, &zero], "", vec![]);
-        self.node("Cast", &[&is_word], "", vec![int("to", i64::from(FLOAT))])
+        self.node("Cast", &[&is_word], "", vec![Attribute::int("to", i64::from(FLOAT))])
     }
 
     fn word_mean_max(&mut self, x: &str) -> String {
@@ -322,7 +328,7 @@ impl Writer<'_> {
         let words = self.node("Unsqueeze", &[&flat, &axes], "", vec![]);
         let over = self.integers("axes_2_3", &[2, 3]);
         let sum = |writer: &mut Self, of: &str| {
-            writer.node("ReduceSum", &[of, &over], "", vec![int("keepdims", 0)])
+            writer.node("ReduceSum", &[of, &over], "", vec![Attribute::int("keepdims", 0)])
         };
         let kept = self.node("Mul", &[x, &words], "", vec![]);
         let (total, count) = (sum(self, &kept), sum(self, &words));
@@ -330,7 +336,7 @@ impl Writer<'_> {
         let count = self.node("Max", &[&count, &one], "", vec![]);
         let mean = self.node("Div", &[&total, &count], "", vec![]);
         let largest = self.largest(x, &words);
-        self.node("Concat", &[&mean, &largest], "", vec![int("axis", 1)])
+        self.node("Concat", &[&mean, &largest], "", vec![Attribute::int("axis", 1)])
     }
 
     fn word_max(&mut self, x: &str, halvings: usize) -> String {
@@ -353,7 +359,12 @@ impl Writer<'_> {
         let less = self.node("Sub", &[words, &one], "", vec![]);
         let penalty = self.node("Mul", &[&less, &far], "", vec![]);
         let masked = self.node("Add", &[x, &penalty], "", vec![]);
-        self.node("ReduceMax", &[&masked], "", vec![ints("axes", &[2, 3]), int("keepdims", 0)])
+        self.node(
+            "ReduceMax",
+            &[&masked],
+            "",
+            vec![ints("axes", &[2, 3]), Attribute::int("keepdims", 0)],
+        )
     }
 
     fn fold(&self, name: &str, epsilon: f64) -> Fold {
@@ -401,7 +412,7 @@ impl Writer<'_> {
         }
         let bytes = numbers.iter().flat_map(|it| f16::from_f32(*it).to_le_bytes()).collect();
         let stored = self.initializer(&format!("{name}.half"), FLOAT16, shape, bytes);
-        self.node("Cast", &[&stored], name, vec![int("to", i64::from(FLOAT))])
+        self.node("Cast", &[&stored], name, vec![Attribute::int("to", i64::from(FLOAT))])
     }
 
     fn constant(&mut self, name: &str, shape: &[i64], numbers: &[f32]) -> String {
@@ -450,15 +461,6 @@ fn folded(
         }
     }
     (weight, bias)
-}
-
-fn int(name: &str, value: i64) -> Attribute {
-    Attribute {
-        name: name.to_owned(),
-        i: Some(value),
-        r#type: ATTRIBUTE_INT,
-        ..Attribute::default()
-    }
 }
 
 fn ints(name: &str, values: &[i64]) -> Attribute {

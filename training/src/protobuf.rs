@@ -64,6 +64,13 @@ pub struct Attribute {
     pub r#type: i32,
 }
 
+impl Attribute {
+    pub fn int(name: &str, value: i64) -> Attribute {
+        let (name, i) = (name.to_owned(), Some(value));
+        Attribute { name, i, r#type: ATTRIBUTE_INT, ..Attribute::default() }
+    }
+}
+
 /// `Attribute::type`
 pub const ATTRIBUTE_INT: i32 = 2;
 pub const ATTRIBUTE_INTS: i32 = 7;

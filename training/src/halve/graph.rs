@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use half::f16;
 use prost::Message;
 
-use crate::protobuf::{ATTRIBUTE_INT, Attribute, FLOAT, FLOAT16, Graph, Model, Node, TensorData};
+use crate::protobuf::{Attribute, FLOAT, FLOAT16, Graph, Model, Node, TensorData};
 
 /// Sums of squares and powers soon leave float16's range: they stay float32, and all that follows them,
 /// which is of a row's length only.
@@ -173,6 +173,5 @@ fn target(cast: &Node) -> Option<i64> {
 }
 
 fn to(element: i32) -> Attribute {
-    let (name, i) = ("to".to_owned(), Some(i64::from(element)));
-    Attribute { name, i, r#type: ATTRIBUTE_INT, ..Attribute::default() }
+    Attribute::int("to", i64::from(element))
 }

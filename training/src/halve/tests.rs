@@ -3,34 +3,16 @@
 
 use dualpath::encoder;
 use ndarray::{Array2, Array4};
-use ort::session::{Session, SessionInputValue};
 use ort::value::Tensor;
 use prost::Message;
-use tch::Device;
 
 use super::graph::halved;
+use crate::net::Pooling;
 use crate::net::image::{self, Backbone, Head, Stride};
 use crate::net::text::{self, Form};
-use crate::net::{Layer, Pooling};
-use crate::onnx::{self, Input, Precision};
+use crate::onnx::{Input, Precision};
 use crate::protobuf::{FLOAT, FLOAT16, Graph, Model, Node};
-use crate::torch::{Parameters, numbers};
-
-const WIDTH: i64 = 32;
-
-fn written(path: &[Layer], input: Input, precision: Precision) -> Vec<u8> {
-    tch::manual_seed(1);
-    let parameters = Parameters::fresh(path, Device::Cpu);
-    onnx::write(path, input, WIDTH, precision, |name| numbers(parameters.get(name)))
-}
-
-fn embedded(graph: &[u8], input: SessionInputValue<'static>) -> Vec<Vec<f32>> {
-    let builder = Session::builder(encoder::environment().unwrap()).unwrap();
-    let mut session = { builder }.commit_from_memory(graph).unwrap();
-    let outputs = session.run(ort::inputs![input]).unwrap();
-    let (shape, numbers) = outputs[0].try_extract_tensor::<f32>().unwrap();
-    numbers.chunks_exact(shape[1] as usize).map(<[f32]>::to_vec).collect()
-}
+use crate::testing::{WIDTH, embedded, written};
 
 fn assert_alike(exact: &[Vec<f32>], half: &[Vec<f32>]) {
     assert_eq!(exact.len(), half.len());

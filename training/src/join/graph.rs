@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::{Context, Result, ensure};
 use prost::Message;
 
-use crate::protobuf::{ATTRIBUTE_INT, Attribute, Graph, Model, Node, TensorData};
+use crate::protobuf::{Attribute, Graph, Model, Node, TensorData};
 
 /// What every graph of ours gives out.
 const EMBEDDING: &str = "embedding";
@@ -113,12 +113,7 @@ impl Joined {
 
     /// Rows side by side.
     fn beside(&mut self, rows: Vec<String>) -> String {
-        let axis = Attribute {
-            name: "axis".to_owned(),
-            i: Some(1),
-            r#type: ATTRIBUTE_INT,
-            ..Attribute::default()
-        };
+        let axis = Attribute::int("axis", 1);
         let name = "beside".to_owned();
         self.graph.node.push(Node {
             input: rows,

@@ -9,8 +9,8 @@ use prost::Message;
 use super::ranges::{Ranges, Seen};
 use super::storage::narrowed;
 use crate::protobuf::{
-    ATTRIBUTE_INT, Attribute, FLOAT, FLOAT16, Graph, INT8, INT32, INT64, Model, Node, TensorData,
-    TensorType, Type, UINT8, ValueInfo,
+    Attribute, FLOAT, FLOAT16, Graph, INT8, INT32, INT64, Model, Node, TensorData, TensorType,
+    Type, UINT8, ValueInfo,
 };
 
 /// Eight bits with a sign, and without.
@@ -338,15 +338,7 @@ impl Writer {
             output: vec![name.clone()],
             name: name.clone(),
             op_type: op.to_owned(),
-            attribute: axis
-                .map(|axis| Attribute {
-                    name: "axis".to_owned(),
-                    i: Some(axis),
-                    r#type: ATTRIBUTE_INT,
-                    ..Attribute::default()
-                })
-                .into_iter()
-                .collect(),
+            attribute: axis.map(|it| Attribute::int("axis", it)).into_iter().collect(),
         });
         name
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use half::f16;
 
 use super::graph::MOST_WEIGHT;
-use crate::protobuf::{ATTRIBUTE_INT, Attribute, FLOAT, FLOAT16, Graph, INT8, Node, TensorData};
+use crate::protobuf::{Attribute, FLOAT, FLOAT16, Graph, INT8, Node, TensorData};
 
 /// The graph with what it looks up in stored as int8.
 pub fn narrowed(mut graph: Graph) -> Graph {
@@ -41,7 +41,12 @@ pub fn narrowed(mut graph: Graph) -> Graph {
         };
         graph.initializer.push(tensor(&stored, INT8, dims, whole));
         graph.initializer.push(tensor(&scale, FLOAT, vec![rows as i64, 1], scales));
-        added.push(node("Cast", vec![stored], &float, vec![to_float()]));
+        added.push(node(
+            "Cast",
+            vec![stored],
+            &float,
+            vec![Attribute::int("to", i64::from(FLOAT))],
+        ));
         added.push(node("Mul", vec![float, scale], &name, Vec::new()));
     }
     graph.node.splice(..0, added);
@@ -65,9 +70,4 @@ fn matrix(stored: &TensorData) -> Option<(usize, Vec<f32>)> {
 fn node(op: &str, input: Vec<String>, output: &str, attribute: Vec<Attribute>) -> Node {
     let (name, op_type) = (output.to_owned(), op.to_owned());
     Node { input, output: vec![name.clone()], name, op_type, attribute }
-}
-
-fn to_float() -> Attribute {
-    let (name, i) = ("to".to_owned(), Some(i64::from(FLOAT)));
-    Attribute { name, i, r#type: ATTRIBUTE_INT, ..Attribute::default() }
 }

@@ -3,34 +3,17 @@
 
 use dualpath::encoder;
 use ndarray::{Array2, Array4};
-use ort::session::Session;
 use ort::value::Tensor;
 use prost::Message;
-use tch::Device;
 
 use super::graph::{quantized, scale};
 use super::ranges;
+use crate::net::Pooling;
 use crate::net::image::{self, Backbone, Head, Stride};
 use crate::net::text::{self, Form};
-use crate::net::{Layer, Pooling};
-use crate::onnx::{self, Input, Precision};
+use crate::onnx::{Input, Precision};
 use crate::protobuf::Model;
-use crate::torch::{Parameters, numbers};
-
-fn written(path: &[Layer], input: Input, precision: Precision) -> Vec<u8> {
-    tch::manual_seed(1);
-    let parameters = Parameters::fresh(path, Device::Cpu);
-    onnx::write(path, input, 32, precision, |name| numbers(parameters.get(name)))
-}
-
-/// Rows of what a graph gives for rows of what it takes.
-fn embedded(graph: &[u8], input: ort::session::SessionInputValue<'static>) -> Vec<Vec<f32>> {
-    let builder = Session::builder(encoder::environment().unwrap()).unwrap();
-    let mut session = { builder }.commit_from_memory(graph).unwrap();
-    let outputs = session.run(ort::inputs![input]).unwrap();
-    let (shape, numbers) = outputs[0].try_extract_tensor::<f32>().unwrap();
-    numbers.chunks_exact(shape[1] as usize).map(<[f32]>::to_vec).collect()
-}
+use crate::testing::{embedded, written};
 
 fn assert_alike(exact: &[Vec<f32>], whole: &[Vec<f32>]) {
     assert_eq!(exact.len(), whole.len());
