@@ -183,7 +183,7 @@ impl Querybank {
     /// Numbers that it adds.
     pub const NUMBERS: i64 = 4;
     /// The largest h, in cosine: beyond five standard deviations of what was measured.
-    pub const MOST: f64 = 0.125;
+    pub const MOST: f64 = 0.16;
 
     /// What the four numbers take of h, what they start from, and which one holds the missing length.
     pub fn rows(&self) -> [[f32; 4]; 3] {
