@@ -6,7 +6,7 @@
 //! one from elsewhere, such as a photograph among sentences, the more careful of the two.
 
 /// Answers foreseen to be missed, per answer, at which a table learns what it finds.
-pub const LEVELS: [f64; 8] = [0.5, 0.25, 0.12, 0.06, 0.03, 0.015, 0.007, 0.003];
+pub const LEVELS: [f64; 10] = [2.0, 1.0, 0.5, 0.25, 0.12, 0.06, 0.03, 0.015, 0.007, 0.003];
 /// Of the answers that may be missed, the share that is aimed for where the table has learned what it finds:
 /// a hundred rows tell that to about half of it.
 const AIMED_AMONG: f64 = 0.6;
@@ -55,7 +55,7 @@ impl Aim {
     }
 }
 
-/// What a table found of its own rows' neighbours at each of [`LEVELS`].
+/// What a table found of its own rows' neighbours at each of [`LEVELS`], or at the last of them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Learned(Vec<f64>);
 
@@ -75,9 +75,17 @@ impl Learned {
         self.0.iter().map(|it| 1.0 - it)
     }
 
+    /// The levels at which it was learned; all, if nothing was.
+    fn levels(&self) -> &[f64] {
+        match self.0.len() {
+            0 => &LEVELS,
+            known => &LEVELS[LEVELS.len().saturating_sub(known)..],
+        }
+    }
+
     /// What is missed where so much is foreseen; none if nothing was learned.
     fn missed(&self, foreseen: f64) -> Option<f64> {
-        let points = || LEVELS.into_iter().zip(self.0.iter().copied());
+        let points = || self.levels().iter().copied().zip(self.0.iter().copied());
         let above = points().rfind(|it| foreseen <= it.0);
         let below = points().find(|it| it.0 <= foreseen);
         Some(match (above?, below) {
@@ -93,11 +101,12 @@ impl Learned {
     /// The efforts that find at least about `recall`, below 1.
     pub fn aim(&self, recall: f64) -> Aim {
         let missable = 1.0 - recall;
-        let general = (AIMED_ELSEWHERE * missable / MISSED).powf(1.0 / GROWTH).min(LEVELS[0]);
+        let general =
+            (AIMED_ELSEWHERE * missable / MISSED).powf(1.0 / GROWTH).min(self.levels()[0]);
         let elsewhere = self.at_most(AIMED_ELSEWHERE * missable, general);
         let among = match self.0.is_empty() {
             true => elsewhere,
-            false => self.at_most(AIMED_AMONG * missable, LEVELS[0]),
+            false => self.at_most(AIMED_AMONG * missable, self.levels()[0]),
         };
         Aim { among: Effort::foreseeing(among), elsewhere: Effort::foreseeing(elsewhere) }
     }
@@ -150,6 +159,21 @@ mod tests {
         let short = Learned::new(vec![0.9, 0.95, 0.957, 0.963, 0.976, 0.984, 0.99, 0.991]);
         let [more, plain] = [short, plain].map(|it| it.aim(0.99).elsewhere.unopened);
         assert!((0.5..1.0).contains(&(more / plain)), "{more} {plain}");
+    }
+
+    #[test]
+    fn what_was_learned_before_the_first_levels_came_holds() {
+        let eight = vec![0.93, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0];
+        let ten: Vec<f64> = [0.8, 0.85].into_iter().chain(eight.iter().copied()).collect();
+        let [old, new] = [eight, ten].map(Learned::new);
+        for recall in [0.9, 0.95, 0.99] {
+            let [old, new] = [&old, &new].map(|it| it.aim(recall));
+            // They come down from another level, in steps of a fifth.
+            assert!((0.8..1.25).contains(&(old.among.unopened / new.among.unopened)));
+            assert_eq!(old.elsewhere, new.elsewhere);
+        }
+        assert_eq!(old.aim(0.7).among.unopened, 0.5);
+        assert!(0.5 < new.aim(0.7).among.unopened);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::sync::{Arc, LazyLock};
 use super::aspect::{Aspect, List, Lists};
 use super::code::{Asked, Coded, GROUP};
 use super::effort::Aim;
+use super::kernel::Scanned;
 use super::measure::{Measure, Near};
 use super::nearest::{Approximate, Found, Hit, Rows, Search, Show, Source, Want};
 use crate::error::Result;
@@ -29,6 +30,10 @@ const TAIL: f64 = 0.02;
 const CLOSER: f32 = 0.5;
 /// One in so many groups of a list tells how all lie.
 const SOME: usize = 4;
+/// Rows that tell it at most: more of them tell it no better, and are sorted again and again.
+const ENOUGH: usize = 4096;
+/// Tails beyond which nothing is: of 1,000 lists of 1,000 rows, 4e-5 rows.
+const NOTHING: f64 = 20.0;
 /// Candidates that are looked at together.
 const TOGETHER: usize = 32;
 /// Standard deviations of a high plane's rounding, as a share of its bound, within which rows are
@@ -81,7 +86,8 @@ pub fn likely(
         best: BinaryHeap::new(),
         surely: BinaryHeap::new(),
         candidates: Vec::new(),
-        lie: Lie::default(),
+        scanned: Scanned::default(),
+        lie: Lie::new(),
     };
     let width = measure.form().high_bytes();
     source.tail(&mut |block, rowids, high| {
@@ -110,6 +116,8 @@ struct Probe<'a, S> {
     /// The same of rows known by their codes, taken to be as far as they can be.
     surely: BinaryHeap<Approximate>,
     candidates: Vec<Candidate>,
+    /// Memory for what a list's highest bits say.
+    scanned: Scanned,
     lie: Lie,
 }
 
@@ -121,10 +129,12 @@ struct Candidate {
 }
 
 /// How rows lie about their centres, as the query sees them.
-#[derive(Default)]
 struct Lie {
-    /// How much nearer than the centre rows are, in units of their list's spread; some rows of each list.
+    /// How much nearer than the centre rows are, in units of their list's spread; of one in `every`
+    /// groups asked.
     ahead: Vec<f32>,
+    every: usize,
+    asked: usize,
     /// Where the far tail begins, which has [`TAIL`] of the rows, and how far they reach beyond on
     /// average.
     begin: f64,
@@ -132,6 +142,29 @@ struct Lie {
 }
 
 impl Lie {
+    fn new() -> Lie {
+        Lie { ahead: Vec::new(), every: 1, asked: 0, begin: 0.0, reach: 0.0 }
+    }
+
+    /// Whether another group is to tell.
+    fn asks(&mut self) -> bool {
+        self.asked += 1;
+        self.asked.is_multiple_of(self.every)
+    }
+
+    /// Takes in such a group's rows.
+    fn hear(&mut self, ahead: impl Iterator<Item = f32>) {
+        self.ahead.extend(ahead);
+        if ENOUGH < self.ahead.len() {
+            let mut odd = false;
+            self.ahead.retain(|_| {
+                odd = !odd;
+                odd
+            });
+            self.every *= 2;
+        }
+    }
+
     /// Fits the tail to what was seen.
     fn fit(&mut self) {
         let count = (self.ahead.len() as f64 * TAIL) as usize;
@@ -147,10 +180,11 @@ impl Lie {
     /// The share of rows so far ahead of their centre: the tail falls as an exponential does, more
     /// slowly than a normal one, because lists hold clusters of their own.
     fn beyond(&self, ahead: f64) -> f64 {
-        match ahead <= self.begin || self.reach == 0.0 {
-            true => 1.0,
-            false => TAIL * ((self.begin - ahead) / self.reach).exp(),
+        if ahead <= self.begin || self.reach == 0.0 {
+            return 1.0;
         }
+        let beyond = (ahead - self.begin) / self.reach;
+        if beyond < NOTHING { TAIL * (-beyond).exp() } else { 0.0 }
     }
 }
 
@@ -231,35 +265,36 @@ impl<S: Listed> Probe<'_, S> {
         let coded = self.source.codes(list.list)?;
         let mut floor = self.floor();
         let base = self.measure.base();
+        let mut scanned = std::mem::take(&mut self.scanned);
+        coder.scan(asked, &coded, aspect, self.reach + CLOSER, &mut scanned);
         for (group, (block, first)) in coded.groups.iter().enumerate() {
-            let highest = coder.highest(asked, &coded, group);
             // The groups that tell how all rows lie are estimated in any case.
-            let tells = group % SOME == 0;
-            let reach = self.reach + CLOSER;
-            if !tells && coder.is_behind(asked, &coded, aspect, &highest, reach, floor) {
+            let tells = group.is_multiple_of(SOME) && self.lie.asks();
+            if !tells && scanned.tops[group] < floor - aspect.near {
                 continue;
             }
-            let estimates = coder.estimate_from(asked, &coded, aspect, &highest);
-            let deviations = coder.deviations(&coded, group).map(|it| it * aspect.away);
+            let highest = &scanned.totals[group];
+            let estimates = coder.estimate_from(asked, &coded, group, aspect, highest);
+            let deviations = coder.deviations(&coded, group, aspect);
             if tells {
-                let some = estimates.iter().filter(|it| it.is_finite());
-                self.lie.ahead.extend(some.map(|it| aspect.ahead(*it)));
+                let rows = estimates.iter().filter(|it| it.is_finite());
+                self.lie.hear(rows.map(|it| aspect.ahead(*it)));
             }
-            let most: [f32; GROUP] =
-                std::array::from_fn(|at| estimates[at] + self.reach * deviations[at]);
             for at in 0..GROUP {
-                if most[at] < floor || !estimates[at].is_finite() {
+                let (estimate, error) = (estimates[at], self.reach * deviations[at]);
+                if estimate + error < floor || !estimate.is_finite() {
                     continue;
                 }
                 let Some(found) = self.source.allowed(&self.want.rows, *block, first + at)? else {
                     continue;
                 };
-                self.candidates.push(Candidate { most: most[at], estimate: estimates[at], found });
-                let least = estimates[at] - self.reach * deviations[at];
+                self.candidates.push(Candidate { most: estimate + error, estimate, found });
+                let least = estimate - error;
                 keep(&mut self.surely, base - f64::from(least), self.want.count);
                 floor = self.floor();
             }
         }
+        self.scanned = scanned;
         Ok(())
     }
 

@@ -14,6 +14,8 @@ const SAMPLE: usize = 100;
 const SMALL_SAMPLE: usize = 50;
 /// Nearest rows that are to be found of each.
 const NEAREST: usize = 10;
+/// How many of the levels were learned before the first came.
+const OLD_LEVELS: usize = 8;
 /// What was learned holds until the table is so many times larger.
 const GROWN: usize = 2;
 /// And until one in so many of its lists is newer, as rows of another kind came.
@@ -24,7 +26,9 @@ impl Store {
     pub(super) fn learned(&self) -> Result<Learned> {
         let text = self.learned_text()?;
         let found: Vec<f64> = text.split(' ').skip(1).filter_map(|it| it.parse().ok()).collect();
-        let sound = found.len() == LEVELS.len() && found.iter().all(|it| (0.0..=1.0).contains(it));
+        let sound = OLD_LEVELS <= found.len()
+            && found.len() <= LEVELS.len()
+            && found.iter().all(|it| (0.0..=1.0).contains(it));
         Ok(if sound { Learned::new(found) } else { Learned::default() })
     }
 

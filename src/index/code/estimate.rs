@@ -1,8 +1,8 @@
 //! What codes say of a query: scores, how far off they usually are, and how far at most.
 
 use super::super::aspect::Aspect;
-use super::super::kernel::{self, MOST_TABLES, TABLE};
-use super::{Coded, Coder, GROUP, MOST_BITS, NUMBERS, STEPS};
+use super::super::kernel::{self, Line, MOST_TABLES, Scanned, TABLE};
+use super::{Coded, Coder, GROUP, MOST_BITS, NUMBERS, RESTS, SCALES, SHIFTS, STEPS};
 
 /// What rotating a unit vector in float32 adds at most, four rounds of at most seventeen steps.
 const TURNING: f32 = 1e-5;
@@ -30,12 +30,6 @@ pub struct Asked {
     highest: f32,
     /// What the rounding of all of them changes at most.
     rounding: f32,
-}
-
-/// What the highest bits of a group look up.
-pub struct Highest {
-    group: usize,
-    totals: [u32; GROUP],
 }
 
 impl Coder {
@@ -89,36 +83,28 @@ impl Coder {
         group: usize,
         list: &Aspect,
     ) -> [f32; GROUP] {
-        self.estimate_from(asked, coded, list, &self.highest(asked, coded, group))
-    }
-
-    /// What a group's highest bits alone look up.
-    pub fn highest(&self, asked: &Asked, coded: &Coded, group: usize) -> Highest {
         let mut totals = [0; GROUP];
         self.look_up(asked, coded, group, self.bits - 1, &mut totals);
-        Highest { group, totals }
+        self.estimate_from(asked, coded, group, list, &totals)
     }
 
-    /// Whether a group's highest bits alone say that none of its rows has so high a score, but for
-    /// errors beyond `reach` standard deviations.
-    pub fn is_behind(
+    /// Looks up the highest bits of a whole list. A group's top is the highest score that any of its rows has by them, as far as
+    /// it is ahead of the centre, but for errors beyond `reach` standard deviations.
+    pub fn scan(
         &self,
         asked: &Asked,
         coded: &Coded,
         list: &Aspect,
-        highest: &Highest,
         reach: f32,
-        score: f32,
-    ) -> bool {
+        scanned: &mut Scanned,
+    ) {
         let (middle, spread) = HIGHEST[self.bits - 1];
-        let (ahead, spread) = (score - list.near, reach * spread * asked.length);
-        let factors = highest.group * GROUP..(highest.group + 1) * GROUP;
-        let (shifts, scales) = (&coded.shifts[factors.clone()], &coded.scales[factors]);
-        let most: [f32; GROUP] = std::array::from_fn(|at| {
-            let sum = asked.step * highest.totals[at] as f32 + asked.highest;
-            list.share * shifts[at] + scales[at] * (2.0 * middle * sum + spread)
-        });
-        most.iter().all(|it| *it < ahead)
+        let line = Line {
+            share: list.share,
+            per_sum: 2.0 * middle * asked.step,
+            constant: 2.0 * middle * asked.highest + reach * spread * asked.length,
+        };
+        kernel::scan(&asked.tables, self.groups(coded), line, scanned);
     }
 
     fn look_up(
@@ -129,8 +115,11 @@ impl Coder {
         plane: usize,
         totals: &mut [u32; GROUP],
     ) {
-        let from = group * self.planes_bytes() + plane * self.plane_bytes();
-        let plane = &coded.planes[from..from + self.plane_bytes()];
+        let bytes = self.plane_bytes();
+        let plane = match plane + 1 == self.bits {
+            true => &coded.highest[group * bytes..][..bytes],
+            false => &coded.lower[(group * (self.bits - 1) + plane) * bytes..][..bytes],
+        };
         let tables = asked.tables.chunks(TABLE * MOST_TABLES);
         for (tables, codes) in tables.zip(plane.chunks(TABLE * MOST_TABLES)) {
             let sums = kernel::sums(tables, codes);
@@ -143,30 +132,34 @@ impl Coder {
         &self,
         asked: &Asked,
         coded: &Coded,
+        group: usize,
         list: &Aspect,
-        highest: &Highest,
+        highest: &[u32; GROUP],
     ) -> [f32; GROUP] {
-        let group = highest.group;
-        let mut totals = highest.totals.map(|it| it << (self.bits - 1));
+        let mut totals = highest.map(|it| it << (self.bits - 1));
         for weight in 0..self.bits - 1 {
             let mut sums = [0; GROUP];
             self.look_up(asked, coded, group, weight, &mut sums);
             totals.iter_mut().zip(sums).for_each(|(it, sum)| *it += sum << weight);
         }
-        let factors = group * GROUP..(group + 1) * GROUP;
-        let (shifts, scales) = (&coded.shifts[factors.clone()], &coded.scales[factors]);
-        std::array::from_fn(|at| {
+        let groups = self.groups(coded);
+        let (shifts, scales) = (groups.numbers(group, SHIFTS), groups.numbers(group, SCALES));
+        let mut scores = [0.0; GROUP];
+        for (at, score) in scores.iter_mut().enumerate() {
             let sum = asked.step * totals[at] as f32 + asked.base;
-            list.near + list.share * shifts[at] + scales[at] * sum
-        })
+            *score = list.near + list.share * shifts[at] + scales[at] * sum;
+        }
+        scores
     }
 
-    /// The standard deviations of a group's estimates, as shares of `Aspect::away`.
-    pub fn deviations(&self, coded: &Coded, group: usize) -> [f32; GROUP] {
+    /// The standard deviations of a group's estimates.
+    pub fn deviations(&self, coded: &Coded, group: usize, list: &Aspect) -> [f32; GROUP] {
         let left = LEFT[self.bits - 1];
         let norm = (1.0 - left).sqrt() / STEPS[self.bits - 1];
-        let scales = &coded.scales[group * GROUP..(group + 1) * GROUP];
-        std::array::from_fn(|at| scales[at] * norm * left.sqrt())
+        let mut deviations = self.groups(coded).numbers(group, SCALES);
+        let each = norm * left.sqrt() * list.away;
+        deviations.iter_mut().for_each(|it| *it *= each);
+        deviations
     }
 
     /// How far a group's estimates can be from the exact scores at most.
@@ -184,9 +177,8 @@ impl Coder {
         let length = self.rotation.padded() as f32;
         let sums = TURNING + length * f32::EPSILON;
         let most = self.most_level() * length.sqrt();
-        let factors = group * GROUP..(group + 1) * GROUP;
-        let (shifts, scales) = (&coded.shifts[factors.clone()], &coded.scales[factors.clone()]);
-        let rests = &coded.rests[factors];
+        let groups = self.groups(coded);
+        let [shifts, scales, rests] = [SHIFTS, SCALES, RESTS].map(|it| groups.numbers(group, it));
         if self.is_wide() {
             let share = list.share.abs();
             let ends = asked.length + list.length + away;

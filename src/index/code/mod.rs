@@ -26,7 +26,7 @@ use std::borrow::Cow;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::kernel::{LANES, TABLE};
+use super::kernel::{Groups, LANES, TABLE};
 use super::metric::Metric;
 use super::rotation::Rotation;
 
@@ -38,6 +38,11 @@ const NUMBERS: usize = 4;
 pub const MOST_BITS: usize = 4;
 /// The grid's step for numbers of a normal distribution, by bits (Max 1960): least squared error.
 const STEPS: [f32; MOST_BITS] = [1.5956, 0.9957, 0.5860, 0.3352];
+
+/// The kinds of numbers of a group, in their order.
+const SHIFTS: usize = 0;
+const SCALES: usize = 1;
+const RESTS: usize = 2;
 
 /// Writes and reads the codes of one table.
 pub struct Coder {
@@ -65,17 +70,20 @@ pub struct Coded {
     pub groups: Vec<(i64, usize)>,
     /// How many rows there are.
     pub rows: usize,
-    shifts: Vec<f32>,
-    scales: Vec<f32>,
-    rests: Vec<f32>,
-    planes: Vec<u8>,
+    /// Each group's shifts, scales and rests, as halves or as floats: as they are kept, because
+    /// of rows of few dimensions they are a good part of the bytes.
+    halves: Vec<f16>,
+    floats: Vec<f32>,
+    /// Planes of the highest bits, which most searches read alone, and all planes below them.
+    highest: Vec<u8>,
+    lower: Vec<u8>,
 }
 
 impl Coded {
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        let numbers = self.shifts.len() + self.scales.len() + self.rests.len();
-        self.planes.len() + 4 * numbers + 16 * self.groups.len()
+        let numbers = 2 * self.halves.len() + 4 * self.floats.len();
+        self.highest.len() + self.lower.len() + numbers + 16 * self.groups.len()
     }
 }
 
@@ -156,8 +164,13 @@ impl Coder {
         self.factors_bytes() + self.planes_bytes()
     }
 
+    /// Numbers that each code has.
+    fn kinds(&self) -> usize {
+        if self.bounded { 3 } else { 2 }
+    }
+
     fn factors_bytes(&self) -> usize {
-        self.factor_bytes() * if self.bounded { 3 } else { 2 }
+        self.factor_bytes() * self.kinds()
     }
 
     fn planes_bytes(&self) -> usize {
@@ -299,27 +312,45 @@ impl Coder {
         groups[from..from + bytes].split_at_mut(self.factors_bytes())
     }
 
-    /// Adds a block to those to be scanned; false where its bytes make no groups.
+    /// Adds a block's groups that are not empty to those to be scanned; false where its bytes make no groups.
     pub fn load(&self, coded: &mut Coded, block: i64, groups: &[u8]) -> bool {
         if groups.is_empty() || !groups.len().is_multiple_of(self.group_bytes()) {
             return false;
         }
         for (at, group) in groups.chunks_exact(self.group_bytes()).enumerate() {
-            coded.groups.push((block, at * GROUP));
             let (factors, planes) = group.split_at(self.factors_bytes());
             let mut wide = [0.0f32; 3 * GROUP];
-            self.widen(factors, &mut wide[..factors.len() / self.number_bytes()]);
-            coded.shifts.extend(&wide[..GROUP]);
-            coded.scales.extend(&wide[GROUP..2 * GROUP]);
-            coded.rests.extend(&wide[2 * GROUP..]);
-            coded.planes.extend(planes);
+            let wide = &mut wide[..self.kinds() * GROUP];
+            self.widen(factors, wide);
+            let (shifts, others) = wide.split_at(GROUP);
             let odd = |it: &f32| it.is_nan() || *it == f32::INFINITY;
-            if wide[..GROUP].iter().any(odd) || wide[GROUP..].iter().any(|it| !it.is_finite()) {
+            if shifts.iter().any(odd) || others.iter().any(|it| !it.is_finite()) {
                 return false;
             }
-            coded.rows += wide[..GROUP].iter().filter(|it| it.is_finite()).count();
+            let rows = shifts.iter().filter(|it| it.is_finite()).count();
+            if rows == 0 {
+                continue;
+            }
+            coded.rows += rows;
+            coded.groups.push((block, at * GROUP));
+            match self.is_wide() {
+                true => coded.floats.extend(&*wide),
+                false => {
+                    let halves = factors.as_chunks::<2>().0;
+                    coded.halves.extend(halves.iter().map(|it| f16::from_le_bytes(*it)));
+                }
+            }
+            let (lower, highest) = planes.split_at(planes.len() - self.plane_bytes());
+            coded.lower.extend(lower);
+            coded.highest.extend(highest);
         }
         true
+    }
+
+    /// What is kept of each group, with its highest plane.
+    fn groups<'a>(&self, coded: &'a Coded) -> Groups<'a> {
+        let Coded { halves, floats, highest: planes, .. } = coded;
+        Groups { planes, halves, floats, kinds: self.kinds() }
     }
 }
 

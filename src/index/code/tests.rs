@@ -3,6 +3,7 @@
 use super::super::aspect::{Aspect, List, Lists};
 use super::super::effort::Learned;
 use super::super::form::{Form, Storage};
+use super::super::kernel::Scanned;
 use super::super::measure::Measure;
 use super::super::rotation::Random;
 use super::*;
@@ -72,7 +73,7 @@ fn estimates_are_unbiased_and_as_exact_as_they_say() {
             let error = estimates[slot % GROUP] - dot(&query, row);
             sum += error;
             squares += error * error;
-            expected += (coder.deviations(&coded, group)[slot % GROUP] * aspect.away).powi(2);
+            expected += coder.deviations(&coded, group, &aspect)[slot % GROUP].powi(2);
         }
         let count = rows.len() as f32;
         let (spread, said) = ((squares / count).sqrt(), (expected / count).sqrt());
@@ -191,10 +192,12 @@ fn highest_bits_tell_which_groups_are_behind() {
             let coded = coded(&coder, &rows, &turned);
             let again = Coder::new(dimension, bits, true);
             let (lists, _, asked, aspect) = seen(again, Metric::Cosine, &query, &centre);
-            let highest = coder.highest(&asked, &coded, 0);
             let score = dot(&query, &rows[GROUP - 1]);
-            let is_behind =
-                |reach: f32| lists.coder.is_behind(&asked, &coded, &aspect, &highest, reach, score);
+            let is_behind = |reach: f32| {
+                let mut scanned = Scanned::default();
+                lists.coder.scan(&asked, &coded, &aspect, reach, &mut scanned);
+                scanned.tops[0] < score - aspect.near
+            };
             behind += usize::from(is_behind(3.5));
             before += usize::from(!is_behind(-3.5));
         }

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 mod dot;
+mod scan;
 mod sums;
 mod products;
 mod panels;
@@ -11,12 +12,14 @@ mod panels;
 use std::sync::LazyLock;
 
 pub use panels::{ROWS, WIDTH, panels};
+pub use scan::{Groups, Line, Scanned};
 pub use sums::{LANES, MOST_TABLES, TABLE};
 
 struct Kernels {
     name: &'static str,
     dot: dot::Dot,
     sums: sums::Sums,
+    scan: scan::Scan,
     products: products::Products,
     panel: panels::Panel,
 }
@@ -36,6 +39,11 @@ pub fn dot(query: &[f32], high: &[u8]) -> f32 {
 pub fn sums(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
     debug_assert!(tables.len() <= TABLE * MOST_TABLES);
     (CHOSEN.sums)(tables, codes)
+}
+
+/// What a list's rows look up in the tables, and the most that comes out of each group.
+pub fn scan(tables: &[u8], groups: Groups<'_>, line: Line, out: &mut Scanned) {
+    (CHOSEN.scan)(tables, groups, line, out);
 }
 
 /// The dot products of [`ROWS`] rows with each of the [`WIDTH`] vectors of one of [`panels`].
@@ -76,6 +84,10 @@ fn choose() -> Kernels {
                 dot: |query, high| unsafe { dot::avx512(query, high) },
                 // SAFETY: the features were just found.
                 sums: |tables, codes| unsafe { sums::avx512(tables, codes) },
+                // SAFETY: the features were just found.
+                scan: |tables, groups, line, out| unsafe {
+                    scan::avx512(tables, groups, line, out)
+                },
                 products,
                 panel,
             };
@@ -86,6 +98,8 @@ fn choose() -> Kernels {
             dot: |query, high| unsafe { dot::avx2(query, high) },
             // SAFETY: the features were just found.
             sums: |tables, codes| unsafe { sums::avx2(tables, codes) },
+            // SAFETY: the features were just found.
+            scan: |tables, groups, line, out| unsafe { scan::avx2(tables, groups, line, out) },
             products,
             panel,
         };
@@ -98,6 +112,8 @@ fn choose() -> Kernels {
             dot: |query, high| unsafe { dot::neon(query, high) },
             // SAFETY: the feature was just found.
             sums: |tables, codes| unsafe { sums::neon(tables, codes) },
+            // SAFETY: the feature was just found.
+            scan: |tables, groups, line, out| unsafe { scan::neon(tables, groups, line, out) },
             // The compiler uses NEON by itself here, as every aarch64 has it.
             products: products::plain,
             panel: panels::plain,
@@ -107,6 +123,7 @@ fn choose() -> Kernels {
         name: "plain",
         dot: dot::plain,
         sums: sums::plain,
+        scan: scan::plain,
         products: products::plain,
         panel: panels::plain,
     }

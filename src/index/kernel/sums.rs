@@ -24,6 +24,7 @@ pub fn plain(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
 }
 
 /// Adds the sums of what the wide loop left over.
+#[inline]
 fn finished(mut sums: [u16; LANES], tables: &[u8], codes: &[u8]) -> [u16; LANES] {
     if tables.is_empty() {
         return sums;
@@ -36,6 +37,7 @@ fn finished(mut sums: [u16; LANES], tables: &[u8], codes: &[u8]) -> [u16; LANES]
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
+#[inline]
 pub fn avx2(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
     use std::arch::x86_64::*;
     const WIDTH: usize = 32;
@@ -73,6 +75,7 @@ pub fn avx2(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
 /// were added.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse2")]
+#[inline]
 fn interleave(
     mixed: std::arch::x86_64::__m128i,
     odd: std::arch::x86_64::__m128i,
@@ -90,6 +93,7 @@ fn interleave(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
 pub fn avx512(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
     use std::arch::x86_64::*;
     const WIDTH: usize = 64;
@@ -128,6 +132,7 @@ pub fn avx512(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
 
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
+#[inline]
 pub fn neon(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
     use std::arch::aarch64::*;
     let mut totals = [vdupq_n_u16(0); 4];
