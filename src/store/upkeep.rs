@@ -31,8 +31,6 @@ const LEAST_TARGET: usize = 32;
 const MOVED: usize = 8;
 /// Tables this many times larger than where lists begin to pay get them by a small commit.
 const SMALL: usize = 4;
-/// Rows per row written, of which a commit learns thoroughly how they are found.
-const LEARNED: usize = 16;
 
 /// How many rows a list is meant for in a table of that many.
 fn target(rows: usize) -> usize {
@@ -183,7 +181,7 @@ impl Store {
             work = work.saturating_sub(count.max(1));
         }
         self.changed();
-        self.learn(new, written.is_none_or(|it| state.rows() <= LEARNED * it))
+        self.learn(new)
     }
 
     fn begin_lists(&self) -> Result<()> {
