@@ -18,7 +18,7 @@ def lists(rows):
 
 def dualpath(library, options=""):
     ask = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = {} ORDER BY distance LIMIT ?2"
-    recalls = ("0.8", "0.9", "0.95", "0.99", "1")
+    recalls = ("0.8", "0.85", "0.9", "0.93", "0.95", "0.97", "0.99", "1")
     return {
         "extension": library,
         "create": ["CREATE VIRTUAL TABLE t USING dualpath(dimensions = {dimension}" + options + ")"],
