@@ -497,6 +497,23 @@ fn a_model_folder_is_loaded_used_and_dropped() {
     assert!(refused.contains("delete it and insert it again"), "{refused}");
 }
 
+#[test]
+fn a_table_of_an_older_built_in_model_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("album.db");
+    let old = host::open(&file);
+    old.execute_batch("CREATE VIRTUAL TABLE album USING dualpath").unwrap();
+    old.execute("UPDATE album_config SET value = 'ab12' WHERE key = 'digest'", []).unwrap();
+    drop(old);
+    host::runtime();
+    let connection = host::open(&file);
+    let asked = "SELECT rowid FROM album WHERE text MATCH 'a dog' ORDER BY distance LIMIT 1";
+    let refused = host::message(connection.query_row(asked, [], |_| Ok(())));
+    for part in ["another version's built-in model", "ab12", "dualpath index --rebuild"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+}
+
 /// What triggers took in waits for its model: a commit without it would leave the index behind.
 #[test]
 fn what_waits_outlasts_a_missing_model() {

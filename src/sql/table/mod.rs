@@ -492,6 +492,9 @@ impl Dualpath {
             return Ok(encoder.clone());
         }
         Err(match loaded.iter().find(|it| it.name() == name) {
+            Some(_) if name == encoder::DEFAULT => Error::Usage(format!(
+                "the table holds embeddings of another version's built-in model, with digest {digest} (drop it and make it anew, for a folder with dualpath index --rebuild; or load that version's models/default: INSERT INTO dualpath_models(name, path))"
+            )),
             Some(other) => Error::Usage(format!(
                 "the table holds embeddings of model '{name}' with digest {digest}, the loaded one has {} (load the folder of the first: INSERT INTO dualpath_models(name, path))",
                 other.digest()
