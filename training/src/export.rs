@@ -15,7 +15,7 @@ use crate::config::Run;
 use crate::data::{self, Split};
 use crate::encode;
 use crate::eval::Embedded;
-use crate::fit::{BEST, QUERYBANK};
+use crate::fit::{BEST, HUBS};
 use crate::folder;
 use crate::net::{self, Layer, Side, text};
 use crate::onnx::{self, Input, Precision};
@@ -128,7 +128,7 @@ impl<'a> Trained<'a> {
         let banks = [Side::Picture, Side::Sentence].map(|it| run.served(Vec::new(), it)).concat();
         weights.extend(Parameters::fresh(&banks, device));
         if !banks.is_empty() {
-            let file = out.join(QUERYBANK);
+            let file = out.join(HUBS);
             let names: Vec<String> =
                 net::parameters(&banks).into_iter().map(|it| it.name).collect();
             if !file.exists() || !weights.load(&file, &names)?.is_empty() {

@@ -22,7 +22,7 @@ pub const LAST: &str = "last.safetensors";
 /// Averaged weights of the best epoch so far.
 pub const BEST: &str = "best.safetensors";
 /// What evens out the hubs of [`BEST`], computed from it when it is first used.
-pub const QUERYBANK: &str = "querybank.safetensors";
+pub const HUBS: &str = "hubs.safetensors";
 /// One JSON object an epoch.
 pub const LOG: &str = "log.jsonl";
 /// The log, drawn.
@@ -70,7 +70,7 @@ pub fn fit(run: &Run, data: &Path, out: &Path, resume: bool, device: Device) -> 
             if done.best < report.score() {
                 done.best = report.score();
                 checkpoint::save_weights(&out.join(BEST), trainer.averaged())?;
-                forget(&out.join(QUERYBANK))?;
+                forget(&out.join(HUBS))?;
             }
             done.epoch = epoch + 1;
             checkpoint::save(&last, trainer.state(), done)?;
