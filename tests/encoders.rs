@@ -498,20 +498,25 @@ fn a_model_folder_is_loaded_used_and_dropped() {
 }
 
 #[test]
-fn a_table_of_an_older_built_in_model_says_what_to_do() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("album.db");
+fn a_table_of_another_model_of_that_name_says_which() {
+    host::runtime();
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("album.db");
     let old = host::open(&file);
-    old.execute_batch("CREATE VIRTUAL TABLE album USING dualpath").unwrap();
+    let folder = folder();
+    folder.load(&old, "named").unwrap();
+    old.execute_batch("CREATE VIRTUAL TABLE album USING dualpath(model = 'named')").unwrap();
     old.execute("UPDATE album_config SET value = 'ab12' WHERE key = 'digest'", []).unwrap();
     drop(old);
-    host::runtime();
     let connection = host::open(&file);
     let asked = "SELECT rowid FROM album WHERE text MATCH 'a dog' ORDER BY distance LIMIT 1";
     let refused = host::message(connection.query_row(asked, [], |_| Ok(())));
-    for part in ["another version's built-in model", "ab12", "dualpath index --rebuild"] {
+    for part in
+        ["model 'named' with digest ab12, the loaded one has", "load the folder of the first"]
+    {
         assert!(refused.contains(part), "{refused}");
     }
+    connection.execute("DELETE FROM dualpath_models WHERE name = 'named'", []).unwrap();
 }
 
 /// What triggers took in waits for its model: a commit without it would leave the index behind.
