@@ -78,12 +78,15 @@ def sentences(count):
 
 
 def filled(db, column, rows):
-    """Seconds that the rows take through INSERT, decoding included."""
+    """Seconds that the rows take through INSERT, decoding included, and how many of them their COMMIT takes, which
+    puts them into lists."""
     db.execute("BEGIN")
     started = time.perf_counter()
     db.executemany(f"INSERT INTO album({column}) VALUES (?)", ((it,) for it in rows))
+    inserted = time.perf_counter()
     db.execute("COMMIT")
-    return time.perf_counter() - started
+    ended = time.perf_counter()
+    return ended - started, ended - inserted
 
 
 def encode(store, model, device, seconds):
@@ -107,10 +110,12 @@ def encode(store, model, device, seconds):
             rows = {"pictures": pictures, "sentences": sentences(4096)}[kind]
             # The first time kernels are chosen; how many rows there are to be is known then.
             filled(db, column, rows[:700])
-            few = filled(db, column, rows)
+            few, _ = filled(db, column, rows)
+            db.execute("DELETE FROM album")
             times = max(1, min(16, round(seconds / few)))
-            taken = filled(db, column, rows * times)
+            taken, commit = filled(db, column, rows * times)
             result[f"{kind}/s"] = times * len(rows) / taken
+            result[f"{kind}, commit"] = commit
             db.execute("DELETE FROM album")
     report = json.loads(db.execute("SELECT dualpath_debug()").fetchone()[0])
     [carried] = [it for it in report["models"] if it["name"] == "carried"]
@@ -332,8 +337,8 @@ def of_model(store, model, device, seconds, left, here):
         whole = there.get(f"{kind}/s")
         if not whole:
             continue
-        of[kind] = whole
-        say(f"{model.name}, {kind} through INSERT: {whole:.0f}/s")
+        of[kind], of[f"{kind}, commit"] = whole, there[f"{kind}, commit"]
+        say(f"{model.name}, {kind} through INSERT: {whole:.0f}/s (COMMIT {there[f'{kind}, commit']:.2f} s of it)")
         best = max((it for form, each in bare.items() if form.startswith(path) for it in each.values()), default=0)
         if best:
             of[f"share, {kind}"] = whole / best

@@ -14,8 +14,8 @@ mod elsewhere;
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use ndarray::{Array2, Array4, ArrayViewMut4, Axis, Slice};
@@ -64,11 +64,6 @@ pub struct Encoder {
 struct Elsewhere {
     is_used: AtomicBool,
     blocks: Blocks,
-    /// Batches that found the image path in use.
-    batches: AtomicUsize,
-    /// The image path once more, so that one batch is copied while another is computed; none where the device
-    /// has no room for it.
-    second: OnceLock<Option<Mutex<ImageGraph>>>,
     /// Held while a batch's pictures are handed out to the threads that decode: one batch after the other is
     /// ready, rather than all at last.
     decoding: Mutex<()>,
@@ -123,11 +118,7 @@ impl Encoder {
 
     /// Where its image path and its text path run, as far as they are open.
     pub fn places(&self) -> [Option<Place>; 2] {
-        let mut image = self.images.get().map(|it| held(it).place().clone());
-        let second = self.elsewhere.second.get().and_then(Option::as_ref);
-        if let (Some(image), Some(second)) = (&mut image, second) {
-            image.too_many = image.too_many.or(held(second).place().too_many);
-        }
+        let image = self.images.get().map(|it| held(it).place().clone());
         [image.or_else(|| self.lanes.place()), self.texts.get().map(|it| held(it).place().clone())]
     }
 
@@ -252,7 +243,7 @@ impl Encoder {
         outcomes.into_iter().flatten().collect()
     }
 
-    /// All threads decode into memory that the device reads by itself, then whichever graph is free runs.
+    /// All threads decode into memory that the device reads by itself, while it computes the batch before.
     fn by_device(&self, batch: &[&[u8]], given_up: &AtomicBool) -> Vec<Result<Embedding>> {
         let (here, count) = (&self.elsewhere, batch.len());
         let none = || std::iter::repeat_with(|| None).take(count).collect();
@@ -272,32 +263,11 @@ impl Encoder {
             self.decoded(batch, pixels, cores().min(count), given_up, || drop(turn))
         });
         let outcomes = match faults {
-            Ok(faults) => {
-                embedded(faults, || self.with_free(images, |graph| graph.run_block(&block, count)))
-            }
+            Ok(faults) => embedded(faults, || held(images).run_block(&block, count)),
             Err(err) => embedded(none(), || Err(Error::Usage(err.to_string()))),
         };
         here.blocks.give_back(block);
         outcomes
-    }
-
-    /// The image path, or the second one while the first is in use.
-    fn with_free<T>(
-        &self,
-        images: &Mutex<ImageGraph>,
-        body: impl FnOnce(&mut ImageGraph) -> T,
-    ) -> T {
-        match images.try_lock() {
-            Ok(mut graph) => return body(&mut graph),
-            Err(TryLockError::Poisoned(graph)) => return body(&mut graph.into_inner()),
-            Err(TryLockError::WouldBlock) => {}
-        }
-        if self.elsewhere.batches.fetch_add(1, Ordering::Relaxed) < elsewhere::ALONE {
-            return body(&mut held(images));
-        }
-        let open = || ImageGraph::open(&self.name, &self.model, cores()).ok().map(Mutex::new);
-        let second = self.elsewhere.second.get_or_init(open);
-        body(&mut held(second.as_ref().unwrap_or(images)))
     }
 
     /// Fills a row of pixels for each picture, and says which could not be read; calls `handed_out` when the
