@@ -132,7 +132,7 @@ const tests = {
   },
 
   async "finds similar ones by a click, and goes back"(page) {
-    await page.fill("#text", "a cup of coffee on a table");
+    await page.fill("#text", "a red bowl on a table");
     await first(page, "coffee.png");
     await page.click(".tile >> nth=0");
     await page.waitForSelector("#start:not([hidden]) #view img:not(.waits)");
@@ -147,7 +147,7 @@ const tests = {
     await page.goBack();
     await page.waitForSelector("#start", { state: "hidden" });
     await first(page, "coffee.png");
-    assert.equal(await page.inputValue("#text"), "a cup of coffee on a table");
+    assert.equal(await page.inputValue("#text"), "a red bowl on a table");
   },
 
   async "searches by a picture that is dropped"(page) {
@@ -311,7 +311,7 @@ async function others() {
   if (error) return console.log("skipped: tables of other programs (no sqlite3)");
   assert.equal(status, 0, stderr);
   const page = await open(await serve(database));
-  await page.fill("#text", "a cup of coffee on a table");
+  await page.fill("#text", "a red bowl on a table");
   await first(page, "Coffee");
   assert.deepEqual(await titles(page), ["Coffee", "A rocket"]);
   await seen(page);
