@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tch::Tensor;
 
 use crate::config::Stage;
+use crate::flat::Flat;
 use crate::optim::Optimiser;
 use crate::torch::Parameters;
 
@@ -35,19 +36,32 @@ pub struct State {
     pub averaged: Parameters,
     /// Moments.
     pub optimiser: Optimiser,
+    /// The averages of what the optimiser moves, as it lies there, under the names of that.
+    laid: Option<(Vec<String>, Flat)>,
 }
 
 impl State {
+    /// Of weights that have not moved yet.
+    pub fn new(weights: Parameters, optimiser: Optimiser) -> State {
+        State { averaged: weights.duplicate(), weights, optimiser, laid: None }
+    }
+
     /// Moves the averaged weights, and the norms' moments with them: moments of other weights
     /// than those they stand beside cost recall.
     pub fn average(&mut self, keep: f64, steps: i64) {
         let keep = keep.min((1.0 + steps as f64) / (10.0 + steps as f64));
         let _guard = tch::no_grad_guard();
-        for (name, tensor) in self.weights.iter() {
-            let mut target = self.averaged.get(name).shallow_clone();
-            if tensor.requires_grad() || name.contains(".running_") {
-                let _ = target.lerp_(tensor, 1.0 - keep);
-            }
+        if let Some((names, weights)) = self.optimiser.moving() {
+            let names: Vec<&str> = names.collect();
+            let lies = self.laid.take().filter(|it| it.0 == names);
+            let (_, averages) = self.laid.insert(lies.unwrap_or_else(|| {
+                let all = names.iter().map(|it| self.averaged.get(it).shallow_clone()).collect();
+                (names.into_iter().map(str::to_owned).collect(), Flat::of(all))
+            }));
+            let _ = averages.whole().shallow_clone().lerp_(weights.whole(), 1.0 - keep);
+        }
+        for (name, tensor) in self.weights.iter().filter(|it| it.0.contains(".running_")) {
+            let _ = self.averaged.get(name).shallow_clone().lerp_(tensor, 1.0 - keep);
         }
     }
 }

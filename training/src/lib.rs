@@ -14,6 +14,7 @@ pub mod augment;
 pub mod batch;
 pub mod cache;
 pub mod loss;
+mod flat;
 pub mod optim;
 pub mod checkpoint;
 pub mod fit;

@@ -133,7 +133,7 @@ impl Parameters {
     }
 }
 
-/// Runs the layers over `input`: pixels, cached features, or token ids.
+/// Runs the layers over `input`: pixels, cached features, or token ids, which may lie on the CPU.
 pub fn forward(path: &[Layer], parameters: &Parameters, input: &Tensor, mode: Mode) -> Tensor {
     let packs = mode != Mode::Eval && net::ignores_padding(path);
     let mut pass = Pass { parameters, mode, packs, words: None, packed: None };
@@ -153,8 +153,8 @@ struct Pass<'a> {
 
 /// A batch as its words alone, (words, channels, 1, 1), sentence after sentence.
 struct Packed {
-    /// Sentences.
-    count: i64,
+    /// Words of each sentence, (sentences), at least one.
+    counts: Tensor,
     /// Whose each word is, (words).
     owner: Tensor,
     /// 0 where a sentence begins, else 1: (words, 1).
@@ -162,13 +162,17 @@ struct Packed {
 }
 
 impl Packed {
-    /// The words of (batch, length) token ids, and how they hang together.
-    fn of(tokens: &Tensor) -> (Tensor, Packed) {
+    /// The words of (batch, length) token ids, and how they hang together, on the device. How many words there
+    /// are is best found on the CPU: a device stands still to tell.
+    fn of(tokens: &Tensor, device: Device) -> (Tensor, Packed) {
         let is_word = tokens.gt(0);
         let owner = is_word.nonzero().select(1, 0);
         let follows = owner.diff::<Tensor>(1, 0, None, None).eq(0).to_kind(Kind::Float);
         let follows = follows.constant_pad_nd([1i64, 0].as_slice()).unsqueeze(1);
-        (tokens.masked_select(&is_word), Packed { count: tokens.size()[0], owner, follows })
+        let counts = is_word.sum_dim_intlist([1i64].as_slice(), false, Kind::Int64).clamp_min(1);
+        let [words, counts, owner, follows] =
+            [tokens.masked_select(&is_word), counts, owner, follows].map(|it| it.to_device(device));
+        (words, Packed { counts, owner, follows })
     }
 
     /// A convolution that sees the word and, two wide, the one before it: one matrix product.
@@ -190,7 +194,7 @@ impl Packed {
         let rows = x.flatten(1, -1);
         let owner = self.owner.unsqueeze(1).expand_as(&rows);
         let start = rows.new_full(
-            [self.count, rows.size()[1]].as_slice(),
+            [self.counts.size()[0], rows.size()[1]].as_slice(),
             -1e4,
             (rows.kind(), rows.device()),
         );
@@ -200,10 +204,9 @@ impl Packed {
     /// The mean of each sentence's words, (sentences, channels).
     fn mean(&self, x: &Tensor) -> Tensor {
         let rows = x.flatten(1, -1);
-        let sums =
-            rows.new_zeros([self.count, rows.size()[1]].as_slice(), (rows.kind(), rows.device()));
-        let words = self.owner.bincount(None::<&Tensor>, self.count).clamp_min(1);
-        sums.index_add(0, &self.owner, &rows) / words.to_kind(rows.kind()).unsqueeze(1)
+        let size = [self.counts.size()[0], rows.size()[1]];
+        let sums = rows.new_zeros(size.as_slice(), (rows.kind(), rows.device()));
+        sums.index_add(0, &self.owner, &rows) / self.counts.to_kind(rows.kind()).unsqueeze(1)
     }
 }
 
@@ -278,14 +281,17 @@ impl Pass<'_> {
                 )
             }
             Layer::Lookup { name, .. } if self.packs => {
-                let (words, packed) = Packed::of(&x);
+                let table = self.tensor(name, "weight");
+                let (words, packed) = Packed::of(&x, table.device());
+                let rows = Tensor::embedding(table, &words, 0, false, false);
                 self.packed = Some(packed);
-                let rows = Tensor::embedding(self.tensor(name, "weight"), &words, 0, false, false);
                 rows.unsqueeze(2).unsqueeze(3)
             }
             Layer::Lookup { name, bias, .. } => {
+                let table = self.tensor(name, "weight");
+                let x = x.to_device(table.device());
+                let rows = Tensor::embedding(table, &x, 0, false, false);
                 self.words = Some(x.gt(0).to_kind(Kind::Float).unsqueeze(1).unsqueeze(1));
-                let rows = Tensor::embedding(self.tensor(name, "weight"), &x, 0, false, false);
                 let rows = if *bias { rows + self.tensor(name, "bias") } else { rows };
                 rows.permute([0, 2, 1]).unsqueeze(2)
             }
@@ -337,7 +343,9 @@ impl Pass<'_> {
         for shift in 0..shifts.min(length) {
             let moved = tokens.narrow(1, 0, length - shift).constant_pad_nd([shift, 0].as_slice());
             let lost = tokens.narrow(1, length - shift, shift).gt(0).any_dim(1, true);
-            let rows = self.layers(layers, moved) * lost.logical_not().to_kind(Kind::Float);
+            let rows = self.layers(layers, moved);
+            let whole = lost.logical_not().to_device(rows.device()).to_kind(Kind::Float);
+            let rows = rows * whole;
             sum = Some(match sum {
                 None => rows,
                 Some(sum) => sum + rows,

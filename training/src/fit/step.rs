@@ -144,13 +144,12 @@ impl<'a> Trainer<'a> {
             }
             _ => None,
         };
-        let averaged = weights.duplicate();
-        let optimiser = Optimiser::new(config::Optimiser::Adamw);
+        let state = State::new(weights, Optimiser::new(config::Optimiser::Adamw));
         Ok(Trainer {
             run,
             image_path: without_unit(run.image_path()),
             text_path: without_unit(run.text_path(prepared.words.vocabulary())),
-            state: State { weights, averaged, optimiser },
+            state,
             groups: Vec::new(),
             train,
             val,
@@ -381,10 +380,14 @@ impl Pass<'_> {
         let still = &self.image_path[self.cut..self.frozen];
         let input = tch::no_grad(|| forward(still, self.weights, &input, Mode::Eval));
         let moving = &self.image_path[self.frozen..];
+        // All that the device is given comes first: each time it stands still until it is there.
         let classes = batch.classes.to_device(self.device);
-        let mut tokens = batch.tokens.to_device(self.device);
+        let teacher = self.teacher.filter(|_| 0.0 < self.stage.weights.teacher);
+        let right = teacher.map(|it| it.logits(batch, self.run.augment.sentences as i64));
+        let mut tokens = batch.tokens.shallow_clone();
         let mut text_classes = classes.shallow_clone();
         if let Some((candidates, owners)) = &batch.mined {
+            tokens = tokens.to_device(self.device);
             let mined = self.mined(moving, &input, candidates, owners, &tokens, &classes);
             (tokens, text_classes) = mined;
         }
@@ -431,15 +434,16 @@ impl Pass<'_> {
             let pairs = pairs.map(|it| loss::infonce(&it[0], &it[1], temperature, &classes));
             total += mean(pairs.collect()) * weights.paraphrase;
         }
-        let teacher = match self.teacher {
-            Some(teacher) if 0.0 < weights.teacher => {
-                let right = teacher.logits(batch, ranked.len() as i64);
+        let teacher = match right {
+            Some(right) => {
                 let own = ranked.iter().map(|it| loss::logits(&images.ranked, it, temperature));
                 mean(own.zip(right).map(|(own, right)| loss::divergence(&own, &right)).collect())
             }
-            _ => nothing(),
+            None => nothing(),
         };
         total += &teacher * weights.teacher;
+        (total / self.stage.accumulate as f64).backward();
+        // Only now, so that a device is told of all its work before it is waited for.
         let values = Tensor::stack(&[&image, &text, &ranking, &teacher], 0).to_device(Device::Cpu);
         let [image, text, ranking, teacher] = [0, 1, 2, 3].map(|it| values.double_value(&[it]));
         let named = [
@@ -451,7 +455,6 @@ impl Pass<'_> {
         if let Some((name, value)) = named.iter().find(|it| !it.1.is_finite()) {
             bail!("step {step}: the {name} loss is {value} {REMEDY}");
         }
-        (total / self.stage.accumulate as f64).backward();
         Ok(Losses { image, text, ranking, teacher, ..Losses::default() })
     }
 
