@@ -79,7 +79,7 @@ impl Lists {
         let query = self.coder.placed(measure.asked());
         let asked = self.coder.ask(&self.coder.rotated(&query));
         let mut products_with = Vec::new();
-        products(&self.centres, &query, measure.dimension(), &mut products_with);
+        products(&query, &self.centres, &mut products_with);
         let own = match measure.form().metric {
             // Of length one.
             Metric::Cosine => 1.0,

@@ -184,7 +184,7 @@ impl Lie {
             return 1.0;
         }
         let beyond = (ahead - self.begin) / self.reach;
-        if beyond < NOTHING { TAIL * (-beyond).exp() } else { 0.0 }
+        if beyond < NOTHING { TAIL * f64::from((-beyond as f32).exp()) } else { 0.0 }
     }
 }
 
@@ -302,8 +302,14 @@ impl<S: Listed> Probe<'_, S> {
     fn look(&mut self, nearest_alone: bool) -> Result<()> {
         let floor = self.floor();
         self.candidates.retain(|it| floor <= it.most);
-        self.candidates.sort_unstable_by(|a, b| a.estimate.total_cmp(&b.estimate));
         let mut left = if nearest_alone { self.want.count.min(4 * TOGETHER) } else { usize::MAX };
+        let farther = |a: &Candidate, b: &Candidate| a.estimate.total_cmp(&b.estimate);
+        // What is not looked at needs no order.
+        let rest = self.candidates.len().saturating_sub(left.saturating_mul(2));
+        if 0 < rest {
+            self.candidates.select_nth_unstable_by(rest, farther);
+        }
+        self.candidates[rest..].sort_unstable_by(farther);
         while 0 < left && !self.candidates.is_empty() {
             let floor = self.floor();
             let mut batch = Vec::with_capacity(TOGETHER);

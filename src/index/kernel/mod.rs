@@ -51,11 +51,9 @@ pub fn panel(rows: &[&[f32]; ROWS], panel: &[[f32; WIDTH]]) -> [[f32; WIDTH]; RO
     (CHOSEN.panel)(rows, panel)
 }
 
-/// The dot products of every row with every centre, a row's after another's.
-///
-/// `rows` and `centres` hold vectors of `dimension` numbers.
-pub fn products(rows: &[f32], centres: &[f32], dimension: usize, out: &mut Vec<f32>) {
-    (CHOSEN.products)(rows, centres, dimension, out);
+/// The dot products of a query with each of the vectors, which lie one after another.
+pub fn products(query: &[f32], vectors: &[f32], out: &mut Vec<f32>) {
+    (CHOSEN.products)(query, vectors, out);
 }
 
 /// The square of a vector's length.
@@ -72,9 +70,8 @@ fn choose() -> Kernels {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         // SAFETY: the features were just found.
-        let products: products::Products = |rows, centres, dimension, out| unsafe {
-            products::avx2(rows, centres, dimension, out)
-        };
+        let products: products::Products =
+            |query, vectors, out| unsafe { products::avx2(query, vectors, out) };
         // SAFETY: the features were just found.
         let panel: panels::Panel = |rows, panel| unsafe { panels::avx2(rows, panel) };
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {

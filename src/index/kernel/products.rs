@@ -1,48 +1,51 @@
-//! Dot products of many vectors with many: four rows by two centres at a time, so that each
-//! number that is loaded is used often.
+//! Dot products of a query with many vectors, four at a time: each number of the query is loaded once for all.
 
-pub type Products = fn(rows: &[f32], centres: &[f32], dimension: usize, out: &mut Vec<f32>);
+/// The product with each of the vectors, which lie one after another and have as many numbers as the query.
+pub type Products = fn(query: &[f32], vectors: &[f32], out: &mut Vec<f32>);
 
-const ROWS: usize = 4;
-const CENTRES: usize = 2;
 const LANES: usize = 8;
+const VECTORS: usize = 4;
+/// Sums of each vector under way, as one waits for the one before.
+const SUMS: usize = 2;
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-pub fn avx2(rows: &[f32], centres: &[f32], dimension: usize, out: &mut Vec<f32>) {
+pub fn avx2(query: &[f32], vectors: &[f32], out: &mut Vec<f32>) {
     use std::arch::x86_64::*;
-    let whole = dimension - dimension % LANES;
-    blocked(rows, centres, dimension, out, |rows, centres| {
-        let mut sums = [[_mm256_setzero_ps(); CENTRES]; ROWS];
-        for at in (0..whole).step_by(LANES) {
-            // SAFETY: `at + LANES <= dimension`, which is how long each side is.
-            let load = |it: &[f32]| unsafe { _mm256_loadu_ps(it.as_ptr().add(at)) };
-            let centres = [load(centres[0]), load(centres[1])];
-            for row in 0..ROWS {
-                let numbers = load(rows[row]);
-                sums[row][0] = _mm256_fmadd_ps(numbers, centres[0], sums[row][0]);
-                sums[row][1] = _mm256_fmadd_ps(numbers, centres[1], sums[row][1]);
+    const AT_ONCE: usize = SUMS * LANES;
+    let dimension = query.len();
+    let whole = dimension - dimension % AT_ONCE;
+    out.clear();
+    for four in vectors.chunks(VECTORS * dimension) {
+        let count = four.len() / dimension;
+        // Missing ones repeat the last.
+        let rows: [&[f32]; VECTORS] =
+            std::array::from_fn(|at| &four[at.min(count - 1) * dimension..][..dimension]);
+        let mut sums = [[_mm256_setzero_ps(); SUMS]; VECTORS];
+        for at in (0..whole).step_by(AT_ONCE) {
+            for part in 0..SUMS {
+                let at = at + part * LANES;
+                // SAFETY: `at + LANES <= dimension`, which is how long each side is.
+                let load = |it: &[f32]| unsafe { _mm256_loadu_ps(it.as_ptr().add(at)) };
+                let numbers = load(query);
+                for (row, sums) in rows.iter().zip(&mut sums) {
+                    sums[part] = _mm256_fmadd_ps(numbers, load(row), sums[part]);
+                }
             }
         }
-        let mut block = [[0.0; CENTRES]; ROWS];
-        for (row, sums) in sums.into_iter().enumerate() {
-            for (centre, sum) in sums.into_iter().enumerate() {
-                let mut lanes = [0.0f32; LANES];
-                // SAFETY: the array holds eight floats.
-                unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sum) };
-                let rest = dot(&rows[row][whole..], &centres[centre][whole..]);
-                block[row][centre] = lanes.iter().sum::<f32>() + rest;
-            }
+        for (row, sums) in rows.iter().zip(sums).take(count) {
+            let mut lanes = [0.0f32; LANES];
+            // SAFETY: the array holds eight floats.
+            unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), _mm256_add_ps(sums[0], sums[1])) };
+            out.push(lanes.iter().sum::<f32>() + dot(&query[whole..], &row[whole..]));
         }
-        block
-    });
+    }
 }
 
 /// The twin of the other.
-pub fn plain(rows: &[f32], centres: &[f32], dimension: usize, out: &mut Vec<f32>) {
-    blocked(rows, centres, dimension, out, |rows, centres| {
-        rows.map(|row| centres.map(|centre| dot(row, centre)))
-    });
+pub fn plain(query: &[f32], vectors: &[f32], out: &mut Vec<f32>) {
+    out.clear();
+    out.extend(vectors.chunks_exact(query.len()).map(|it| dot(query, it)));
 }
 
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -56,56 +59,26 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
 }
 
-#[inline(always)]
-fn blocked(
-    rows: &[f32],
-    centres: &[f32],
-    dimension: usize,
-    out: &mut Vec<f32>,
-    block: impl Fn([&[f32]; ROWS], [&[f32]; CENTRES]) -> [[f32; CENTRES]; ROWS],
-) {
-    let (count, width) = (rows.len() / dimension, centres.len() / dimension);
-    out.clear();
-    out.resize(count * width, 0.0);
-    let row = |at: usize| &rows[at * dimension..(at + 1) * dimension];
-    let centre = |at: usize| &centres[at * dimension..(at + 1) * dimension];
-    for first in (0..count).step_by(ROWS) {
-        // The last block's missing rows repeat the last one.
-        let those: [&[f32]; ROWS] = std::array::from_fn(|at| row((first + at).min(count - 1)));
-        for left in (0..width).step_by(CENTRES) {
-            let these: [&[f32]; CENTRES] =
-                std::array::from_fn(|at| centre((left + at).min(width - 1)));
-            for (at, sums) in block(those, these).iter().enumerate().take(count - first) {
-                for (to, sum) in sums.iter().enumerate().take(width - left) {
-                    out[(first + at) * width + left + to] = *sum;
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #[test]
     fn products_are_those_of_the_three_line_twin() {
         arbtest::arbtest(|u| {
             let dimension = u.int_in_range(1..=40)?;
-            let mut vectors = |most| -> arbtest::arbitrary::Result<Vec<f32>> {
-                let numbers = dimension * u.int_in_range(0..=most)?;
-                (0..numbers).map(|_| Ok(f32::from(u.int_in_range(-9i8..=9)?))).collect()
+            let mut vectors = |count: usize| -> arbtest::arbitrary::Result<Vec<f32>> {
+                (0..dimension * count).map(|_| Ok(f32::from(u.int_in_range(-9i8..=9)?))).collect()
             };
-            let (rows, centres) = (vectors(9)?, vectors(5)?);
+            let (query, nine) = (vectors(1)?, vectors(9)?);
+            let vectors = &nine[..dimension * u.int_in_range(0..=9)?];
             let mut expected = Vec::new();
-            for row in rows.chunks(dimension) {
-                for centre in centres.chunks(dimension) {
-                    expected.push(row.iter().zip(centre).map(|(a, b)| a * b).sum::<f32>());
-                }
+            for vector in vectors.chunks(dimension) {
+                expected.push(query.iter().zip(vector).map(|(a, b)| a * b).sum::<f32>());
             }
             // Whole numbers, so that sums are the same in any order.
             let mut found = Vec::new();
-            super::super::products(&rows, &centres, dimension, &mut found);
+            super::super::products(&query, vectors, &mut found);
             assert_eq!(found, expected);
-            super::plain(&rows, &centres, dimension, &mut found);
+            super::plain(&query, vectors, &mut found);
             assert_eq!(found, expected);
             Ok(())
         });
