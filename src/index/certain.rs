@@ -59,10 +59,9 @@ pub fn certain(
                 break;
             }
             crew.start(parts);
+            at_once *= 2;
             if ahead {
                 sieve.look(true)?;
-            } else {
-                at_once *= 2;
             }
             sieve.take(crew)?;
         }

@@ -3,13 +3,16 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{Builder, Scope};
 
 use crate::error::{Error, Result};
 
 /// Most threads that a search computes with.
 pub const MOST_THREADS: usize = 64;
+
+/// Looks before a thread sleeps, some 50 microseconds.
+const LOOKS: usize = 2_000;
 
 static THREADS: AtomicUsize = AtomicUsize::new(1);
 
@@ -57,7 +60,7 @@ where
 {
     let (batches, next) = channel::<Arc<Batch<I>>>();
     let run = move || {
-        for batch in next {
+        while let Some(batch) = awaited(&next) {
             while let Some(at) = batch.take() {
                 let outcome = catch_unwind(AssertUnwindSafe(|| work(&batch.items[at])));
                 if reports.send((at, outcome)).is_err() {
@@ -68,6 +71,18 @@ where
     };
     Builder::new().name("dualpath-search".to_owned()).spawn_scoped(scope, run).ok()?;
     Some(batches)
+}
+
+/// What comes next, looked out for before the thread sleeps: to be woken takes as long as a small batch.
+fn awaited<T>(next: &Receiver<T>) -> Option<T> {
+    for _ in 0..LOOKS {
+        match next.try_recv() {
+            Ok(it) => return Some(it),
+            Err(TryRecvError::Empty) => std::hint::spin_loop(),
+            Err(TryRecvError::Disconnected) => return None,
+        }
+    }
+    next.recv().ok()
 }
 
 struct Batch<I> {
@@ -121,7 +136,7 @@ impl<I, O> Crew<'_, I, O> {
             missing -= 1;
         }
         for _ in 0..missing {
-            let (at, outcome) = self.results.recv().map_err(|_| panicked())?;
+            let (at, outcome) = awaited(&self.results).ok_or_else(panicked)?;
             outcomes[at] = Some(outcome.map_err(|_| panicked())?);
         }
         self.batch = Arc::default();
