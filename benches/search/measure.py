@@ -7,6 +7,7 @@ L2 and cosine order them alike.
 
 import argparse
 import glob
+import hashlib
 import json
 import os
 import platform
@@ -68,7 +69,11 @@ def sentences(data, library):
 
 def prepared(arguments):
     """The folder of rows, queries and exact answers, made once."""
-    name = "sentences" if arguments.sentences else f"{arguments.rows}x{arguments.dimension}"
+    name = f"{arguments.rows}x{arguments.dimension}"
+    if arguments.sentences:
+        # Another model's are other rows.
+        with open(os.path.join(os.path.dirname(__file__), "../../models/default/dualpath.json"), "rb") as manifest:
+            name = f"sentences-{hashlib.sha256(manifest.read()).hexdigest()[:8]}"
     folder = os.path.join(arguments.cache, "data", name)
     if not os.path.exists(folder + "/truth.npy"):
         os.makedirs(folder, exist_ok=True)

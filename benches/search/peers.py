@@ -80,7 +80,7 @@ def vec1_ivf(_):
         "ask": {
             f"nprobe {probes}, K {many}": ask.format(many, probes)
             for probes in (8, 16, 32, 64)
-            for many in (50, 100, 200, 400)
+            for many in (50, 100, 200, 400, 800)
         },
     }
 
@@ -174,7 +174,7 @@ class Usearch:
 
 
 def faiss_settings():
-    return [(probes, factor) for probes in (4, 8, 16, 32, 64) for factor in (5, 20, 40)]
+    return [(probes, factor) for probes in (4, 8, 16, 32, 64) for factor in (5, 20, 40, 160)]
 
 
 PEERS = {
