@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// Most threads that a search computes with.
 pub const MOST_THREADS: usize = 64;
 
-/// Looks before a thread sleeps, some 50 microseconds.
+/// Looks before a thread sleeps.
 const LOOKS: usize = 2_000;
 
 static THREADS: AtomicUsize = AtomicUsize::new(1);
