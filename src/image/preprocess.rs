@@ -1,9 +1,11 @@
 //! From a decoded picture to the pixels that an image path expects.
 
+use std::array;
+
 use fast_image_resize as fir;
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage};
-use ndarray::ArrayViewMut3;
+use ndarray::{ArrayView3, ArrayViewMut3, Axis, Zip};
 use serde::{Deserialize, Serialize};
 
 use super::Reduced;
@@ -103,12 +105,14 @@ impl Preprocess {
     }
 
     fn normalise(&self, square: &[u8], mut pixels: ArrayViewMut3<f32>) {
-        for (channel, mut plane) in pixels.outer_iter_mut().enumerate() {
+        let size = self.size as usize;
+        let square = ArrayView3::from_shape((size, size, 3), square).expect("three bytes a pixel");
+        let channels = pixels.outer_iter_mut().zip(square.axis_iter(Axis(2)));
+        for (channel, (plane, bytes)) in channels.enumerate() {
             let scale = 1.0 / (255.0 * self.std[channel]);
             let shift = self.mean[channel] / self.std[channel];
-            for (out, rgb) in plane.iter_mut().zip(square.chunks_exact(3)) {
-                *out = rgb[channel] as f32 * scale - shift;
-            }
+            let numbers: [f32; 256] = array::from_fn(|byte| byte as f32 * scale - shift);
+            Zip::from(plane).and(bytes).for_each(|out, byte| *out = numbers[usize::from(*byte)]);
         }
     }
 
