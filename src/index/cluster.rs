@@ -98,10 +98,10 @@ impl Centres {
             let mut best = vec![(0, f32::INFINITY); rows.len() / self.dimension];
             for (group, those) in self.groups.iter().zip(self.tried(rows)) {
                 group.compare(rows, &those, self.dimension, |row, first, far| {
-                    for (at, far) in far.into_iter().enumerate() {
-                        if far < best[row].1 {
-                            best[row] = (group.members[first + at], far);
-                        }
+                    let least = least(far);
+                    if least < best[row].1 {
+                        let lane = far.iter().position(|it| *it == least).unwrap_or_default();
+                        best[row] = (group.members[first + lane], least);
                     }
                 });
             }
@@ -136,6 +136,17 @@ impl Centres {
     }
 }
 
+/// The least of them, by halves, each of which takes an instruction or two.
+fn least(mut far: [f32; WIDTH]) -> f32 {
+    let mut half = WIDTH / 2;
+    while 0 < half {
+        let (left, right) = far.split_at_mut(half);
+        left.iter_mut().zip(right).for_each(|(a, b)| *a = if *b < *a { *b } else { *a });
+        half /= 2;
+    }
+    far[0]
+}
+
 /// [`Centres::nearest`], for rows that are compared with these centres once.
 pub fn assigned(rows: &[f32], centres: &[f32], dimension: usize) -> Vec<(usize, f32)> {
     match rows.len() < centres.len() {
@@ -147,6 +158,45 @@ pub fn assigned(rows: &[f32], centres: &[f32], dimension: usize) -> Vec<(usize, 
 
 /// `count` centres of the rows, or fewer where there are fewer rows; the same for the same rows.
 pub fn centres(rows: &[f32], dimension: usize, count: usize) -> Vec<f32> {
+    clustered(rows, dimension, count).0
+}
+
+/// [`centres`], and two for each that would have more than `most` rows.
+pub fn halved_centres(rows: &[f32], dimension: usize, count: usize, most: usize) -> Vec<f32> {
+    let (centres, nearest) = clustered(rows, dimension, count);
+    let mut members = vec![Vec::new(); centres.len() / dimension];
+    for (row, centre) in rows.chunks_exact(dimension).zip(nearest) {
+        members[centre].extend_from_slice(row);
+    }
+    let mut halved = Vec::with_capacity(centres.len());
+    for (centre, members) in centres.chunks_exact(dimension).zip(members) {
+        halve(centre, &members, most, &mut halved);
+    }
+    halved
+}
+
+/// Adds the centre, or those of its rows' halves where they are more than `most`.
+fn halve(centre: &[f32], rows: &[f32], most: usize, halved: &mut Vec<f32>) {
+    let dimension = centre.len();
+    if rows.len() <= most * dimension {
+        return halved.extend_from_slice(centre);
+    }
+    let (centres, nearest) = clustered(rows, dimension, 2);
+    let mut halves = [Vec::new(), Vec::new()];
+    for (row, half) in rows.chunks_exact(dimension).zip(nearest) {
+        halves[half].extend_from_slice(row);
+    }
+    if halves.iter().any(Vec::is_empty) {
+        // All the same.
+        return halved.extend_from_slice(centre);
+    }
+    for (centre, rows) in centres.chunks_exact(dimension).zip(&halves) {
+        halve(centre, rows, most, halved);
+    }
+}
+
+/// Centres, and which was the nearest of each row before they moved for the last time.
+fn clustered(rows: &[f32], dimension: usize, count: usize) -> (Vec<f32>, Vec<usize>) {
     let total = rows.len() / dimension;
     let count = count.min(total);
     let mut random = Random::new(total as u64);
@@ -158,11 +208,12 @@ pub fn centres(rows: &[f32], dimension: usize, count: usize) -> Vec<f32> {
             rows[row * dimension..(row + 1) * dimension].iter().copied()
         })
         .collect();
+    let mut nearest = Vec::new();
     for _ in 0..ROUNDS {
-        let assigned = assigned(rows, &centres, dimension);
+        nearest = assigned(rows, &centres, dimension).into_iter().map(|it| it.0).collect();
         let mut sums = vec![0.0f64; centres.len()];
         let mut members = vec![0usize; count];
-        for (row, (centre, _)) in rows.chunks_exact(dimension).zip(&assigned) {
+        for (row, centre) in rows.chunks_exact(dimension).zip(&nearest) {
             members[*centre] += 1;
             let sums = &mut sums[centre * dimension..(centre + 1) * dimension];
             sums.iter_mut().zip(row).for_each(|(sum, it)| *sum += f64::from(*it));
@@ -179,7 +230,7 @@ pub fn centres(rows: &[f32], dimension: usize, count: usize) -> Vec<f32> {
             }
         }
     }
-    centres
+    (centres, nearest)
 }
 
 #[cfg(test)]
@@ -233,6 +284,31 @@ mod tests {
             let twin: f32 = row.iter().zip(centre).map(|(a, b)| (a - b).powi(2)).sum();
             assert!((twin - square).abs() < 1e-3, "{twin} {square}");
         }
+    }
+
+    #[test]
+    fn centres_of_too_many_rows_are_halved() {
+        let mut random = Random::new(9);
+        // Nine of ten rows lie about one place, the others about another.
+        let mut rows: Vec<f32> = (0..2000)
+            .flat_map(|at| {
+                let middle = if at % 10 == 0 { 50.0 } else { 0.0 };
+                [0, 1].map(|_| middle + random.below(1000) as f32 / 1000.0)
+            })
+            .collect();
+        let most = |centres: &[f32], rows: &[f32]| {
+            let mut counts = vec![0; centres.len() / 2];
+            assigned(rows, centres, 2).into_iter().for_each(|it| counts[it.0] += 1);
+            counts.into_iter().max()
+        };
+        let halved = halved_centres(&rows, 2, 2, 300);
+        assert!((16..40).contains(&halved.len()), "{}", halved.len());
+        // Neighbours of the halves take and give some.
+        assert!(most(&halved, &rows) <= Some(360), "{:?}", most(&halved, &rows));
+        assert_eq!(halved_centres(&rows, 2, 2, 2000), centres(&rows, 2, 2));
+        // What is all the same has no halves.
+        rows.iter_mut().for_each(|it| *it = 1.0);
+        assert_eq!(halved_centres(&rows, 2, 2, 300), [1.0; 4]);
     }
 
     #[test]

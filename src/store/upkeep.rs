@@ -25,6 +25,9 @@ const BATCH_BYTES: usize = 16 * 1024 * 1024;
 const SAMPLE_BYTES: usize = 24 * 1024 * 1024;
 /// Rows of that sample, per centre.
 const SAMPLED: usize = 48;
+/// Per cent of a list's share of the sample that it may have. At 200, where lists are split, a search costs more; at 150
+/// no less, and queries from elsewhere find less in many small lists.
+const UNEVEN: usize = 180;
 /// Fewest rows that a list is meant for.
 const LEAST_TARGET: usize = 32;
 /// Rows that may move for each row that was written.
@@ -251,7 +254,9 @@ impl Store {
             let rows = sample.chunks_exact(state.dimension);
             sample = rows.flat_map(|it| state.coder.placed(it).into_owned()).collect();
         }
-        let centres = cluster::centres(&sample, state.dimension, lists);
+        // Lists would be split later on where they are too long: in the sample it costs nothing.
+        let most = UNEVEN * (sample.len() / state.dimension) / lists / 100;
+        let centres = cluster::halved_centres(&sample, state.dimension, lists, most.max(1));
         for centre in centres.chunks_exact(state.dimension) {
             self.add_list(state, centre)?;
         }
