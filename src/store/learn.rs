@@ -87,11 +87,16 @@ impl Store {
                 continue;
             };
             wanted += nearest.len();
+            let mut right = 0;
             for (level, found) in LEVELS.into_iter().zip(&mut found) {
-                let aim = Aim::same(Effort::foreseeing(level));
-                let hits = likely(self, lists, query, &want, aim)?;
-                let right = others(hits).filter(|it| it.distance <= last.distance).count();
-                *found += right.min(nearest.len());
+                // More effort never finds less, but for chance.
+                if right < nearest.len() {
+                    let aim = Aim::same(Effort::foreseeing(level));
+                    let hits = likely(self, lists, query, &want, aim)?;
+                    let hits = others(hits).filter(|it| it.distance <= last.distance);
+                    right = hits.count().min(nearest.len());
+                }
+                *found += right;
             }
         }
         let share = |found: usize| found as f64 / wanted.max(1) as f64;
