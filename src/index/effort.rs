@@ -18,6 +18,8 @@ const AIMED_ELSEWHERE: f64 = 0.3;
 /// of 512 dimensions a little less.
 const MISSED: f64 = 0.25;
 const GROWTH: f64 = 0.58;
+/// The largest level that the curve is fitted to: with less effort hardly more than the first lists are opened.
+const MOST_TOLD: f64 = 0.5;
 /// Least that can be foreseen.
 const LEAST: f64 = 1e-5;
 /// Of what may be foreseen, what codes may mislead about.
@@ -57,35 +59,42 @@ impl Aim {
 
 /// What a table found of its own rows' neighbours at each of [`LEVELS`], or at the last of them.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Learned(Vec<f64>);
+pub struct Learned {
+    /// The shares that were missed.
+    seen: Vec<f64>,
+    /// Those that are reckoned with.
+    missed: Vec<f64>,
+}
 
 impl Learned {
     /// From the shares found.
     pub fn new(found: Vec<f64>) -> Learned {
-        let mut missed: Vec<f64> = found.iter().map(|it| 1.0 - it).collect();
+        let mut seen: Vec<f64> = found.iter().map(|it| 1.0 - it).collect();
         // More effort never finds less, but for chance.
-        for at in 1..missed.len() {
-            missed[at] = missed[at].min(missed[at - 1]);
+        for at in 1..seen.len() {
+            seen[at] = seen[at].min(seen[at - 1]);
         }
-        Learned(missed)
+        // With much effort a hundred rows miss a few answers, which is chance: what they miss with less says more.
+        let curve: Vec<f64> = levels_of(seen.len()).iter().map(|it| it.powf(GROWTH)).collect();
+        let told = levels_of(seen.len()).iter().filter(|it| **it <= MOST_TOLD).count();
+        let sum = |of: &[f64]| of.iter().rev().take(told).sum::<f64>();
+        let scale = sum(&seen) / sum(&curve);
+        let missed = seen.iter().zip(curve).map(|(seen, curve)| seen.max(scale * curve)).collect();
+        Learned { seen, missed }
     }
 
     /// The shares found.
     pub fn found(&self) -> impl Iterator<Item = f64> {
-        self.0.iter().map(|it| 1.0 - it)
+        self.seen.iter().map(|it| 1.0 - it)
     }
 
-    /// The levels at which it was learned; all, if nothing was.
-    fn levels(&self) -> &[f64] {
-        match self.0.len() {
-            0 => &LEVELS,
-            known => &LEVELS[LEVELS.len().saturating_sub(known)..],
-        }
+    fn levels(&self) -> &'static [f64] {
+        levels_of(self.missed.len())
     }
 
     /// What is missed where so much is foreseen; none if nothing was learned.
     fn missed(&self, foreseen: f64) -> Option<f64> {
-        let points = || self.levels().iter().copied().zip(self.0.iter().copied());
+        let points = || self.levels().iter().copied().zip(self.missed.iter().copied());
         let above = points().rfind(|it| foreseen <= it.0);
         let below = points().find(|it| it.0 <= foreseen);
         Some(match (above?, below) {
@@ -104,7 +113,7 @@ impl Learned {
         let general =
             (AIMED_ELSEWHERE * missable / MISSED).powf(1.0 / GROWTH).min(self.levels()[0]);
         let elsewhere = self.at_most(AIMED_ELSEWHERE * missable, general);
-        let among = match self.0.is_empty() {
+        let among = match self.missed.is_empty() {
             true => elsewhere,
             false => self.at_most(AIMED_AMONG * missable, self.levels()[0]),
         };
@@ -122,6 +131,14 @@ impl Learned {
     /// What a search is expected to find of which `recall` is asked; of rows like those of the table.
     pub fn expected(&self, recall: f64) -> f64 {
         self.missed(self.aim(recall).among.unopened).map_or(recall, |missed| 1.0 - missed)
+    }
+}
+
+/// The levels at which so many shares were learned; all, if none were.
+fn levels_of(known: usize) -> &'static [f64] {
+    match known {
+        0 => &LEVELS,
+        known => &LEVELS[LEVELS.len().saturating_sub(known)..],
     }
 }
 
@@ -174,6 +191,20 @@ mod tests {
         }
         assert_eq!(old.aim(0.7).among.unopened, 0.5);
         assert!(0.5 < new.aim(0.7).among.unopened);
+    }
+
+    #[test]
+    fn a_lucky_last_level_is_not_believed() {
+        let found = |last: [f64; 2]| -> Vec<f64> {
+            [0.8, 0.9, 0.93, 0.95, 0.965, 0.975, 0.982, 0.987].into_iter().chain(last).collect()
+        };
+        let effort = |last| Learned::new(found(last)).aim(0.99).among.unopened;
+        let (lucky, likely) = (effort([1.0, 1.0]), effort([0.993, 0.996]));
+        assert!((1.0..1.3).contains(&(lucky / likely)), "{lucky} {likely}");
+        // All that was found stays what is reported.
+        let lucky = found([1.0, 1.0]);
+        let reported: Vec<f64> = Learned::new(lucky.clone()).found().collect();
+        assert!(reported.iter().zip(lucky).all(|(a, b)| (a - b).abs() < 1e-12), "{reported:?}");
     }
 
     #[test]
