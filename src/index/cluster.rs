@@ -9,6 +9,8 @@ const AT_ONCE: usize = 1024;
 const ROUNDS: usize = 8;
 /// Centres up to which every row is compared with each of them.
 const FEW: usize = 128;
+/// A half with fewer than one in so many of the rows is none.
+const UNEQUAL: usize = 32;
 /// Of so many groups of centres a row is compared with one.
 const TRIED: usize = 2;
 
@@ -186,8 +188,8 @@ fn halve(centre: &[f32], rows: &[f32], most: usize, halved: &mut Vec<f32>) {
     for (row, half) in rows.chunks_exact(dimension).zip(nearest) {
         halves[half].extend_from_slice(row);
     }
-    if halves.iter().any(Vec::is_empty) {
-        // All the same.
+    // All the same, or a few apart from all others, which would go on row by row.
+    if halves.iter().any(|it| it.len() * UNEQUAL < rows.len()) {
         return halved.extend_from_slice(centre);
     }
     for (centre, rows) in centres.chunks_exact(dimension).zip(&halves) {
@@ -306,9 +308,11 @@ mod tests {
         // Neighbours of the halves take and give some.
         assert!(most(&halved, &rows) <= Some(360), "{:?}", most(&halved, &rows));
         assert_eq!(halved_centres(&rows, 2, 2, 2000), centres(&rows, 2, 2));
-        // What is all the same has no halves.
+        // What is all the same has no halves, with one row far away or without.
         rows.iter_mut().for_each(|it| *it = 1.0);
         assert_eq!(halved_centres(&rows, 2, 2, 300), [1.0; 4]);
+        rows.extend([1000.0; 2]);
+        assert_eq!(halved_centres(&rows, 2, 1, 300).len(), 2);
     }
 
     #[test]
