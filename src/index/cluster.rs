@@ -138,12 +138,12 @@ impl Centres {
     }
 }
 
-/// The least of them, by halves, each of which takes an instruction or two.
+/// The least of those that are numbers, by halves, each of which takes a few instructions.
 fn least(mut far: [f32; WIDTH]) -> f32 {
     let mut half = WIDTH / 2;
     while 0 < half {
         let (left, right) = far.split_at_mut(half);
-        left.iter_mut().zip(right).for_each(|(a, b)| *a = if *b < *a { *b } else { *a });
+        left.iter_mut().zip(right).for_each(|(a, b)| *a = a.min(*b));
         half /= 2;
     }
     far[0]
@@ -166,11 +166,8 @@ pub fn centres(rows: &[f32], dimension: usize, count: usize) -> Vec<f32> {
 /// [`centres`], and two for each that would have more than `most` rows.
 pub fn halved_centres(rows: &[f32], dimension: usize, count: usize, most: usize) -> Vec<f32> {
     let (centres, nearest) = clustered(rows, dimension, count);
-    let mut members = vec![Vec::new(); centres.len() / dimension];
-    for (row, centre) in rows.chunks_exact(dimension).zip(nearest) {
-        members[centre].extend_from_slice(row);
-    }
     let mut halved = Vec::with_capacity(centres.len());
+    let members = members(rows, &nearest, centres.len() / dimension, dimension);
     for (centre, members) in centres.chunks_exact(dimension).zip(members) {
         halve(centre, &members, most, &mut halved);
     }
@@ -184,10 +181,7 @@ fn halve(centre: &[f32], rows: &[f32], most: usize, halved: &mut Vec<f32>) {
         return halved.extend_from_slice(centre);
     }
     let (centres, nearest) = clustered(rows, dimension, 2);
-    let mut halves = [Vec::new(), Vec::new()];
-    for (row, half) in rows.chunks_exact(dimension).zip(nearest) {
-        halves[half].extend_from_slice(row);
-    }
+    let halves = members(rows, &nearest, 2, dimension);
     // All the same, or a few apart from all others, which would go on row by row.
     if halves.iter().any(|it| it.len() * UNEQUAL < rows.len()) {
         return halved.extend_from_slice(centre);
@@ -195,6 +189,15 @@ fn halve(centre: &[f32], rows: &[f32], most: usize, halved: &mut Vec<f32>) {
     for (centre, rows) in centres.chunks_exact(dimension).zip(&halves) {
         halve(centre, rows, most, halved);
     }
+}
+
+/// The rows of each centre.
+fn members(rows: &[f32], nearest: &[usize], count: usize, dimension: usize) -> Vec<Vec<f32>> {
+    let mut members = vec![Vec::new(); count];
+    for (row, centre) in rows.chunks_exact(dimension).zip(nearest) {
+        members[*centre].extend_from_slice(row);
+    }
+    members
 }
 
 /// Centres, and which was the nearest of each row before they moved for the last time.
@@ -285,6 +288,17 @@ mod tests {
             let centre = &centres[at * dimension..(at + 1) * dimension];
             let twin: f32 = row.iter().zip(centre).map(|(a, b)| (a - b).powi(2)).sum();
             assert!((twin - square).abs() < 1e-3, "{twin} {square}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_hides_nothing() {
+        for at in 0..WIDTH {
+            let mut far = [f32::NAN; WIDTH];
+            far[at] = 3.0;
+            assert_eq!(least(far), 3.0);
+            far = std::array::from_fn(|lane| (lane + WIDTH - at) as f32 % WIDTH as f32 - 1.0);
+            assert_eq!((least(far), far[at]), (-1.0, -1.0));
         }
     }
 

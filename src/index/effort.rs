@@ -75,8 +75,9 @@ impl Learned {
             seen[at] = seen[at].min(seen[at - 1]);
         }
         // With much effort a hundred rows miss a few answers, which is chance: what they miss with less says more.
-        let curve: Vec<f64> = levels_of(seen.len()).iter().map(|it| it.powf(GROWTH)).collect();
-        let told = levels_of(seen.len()).iter().filter(|it| **it <= MOST_TOLD).count();
+        let levels = levels_of(seen.len());
+        let curve: Vec<f64> = levels.iter().map(|it| it.powf(GROWTH)).collect();
+        let told = levels.iter().filter(|it| **it <= MOST_TOLD).count();
         let sum = |of: &[f64]| of.iter().rev().take(told).sum::<f64>();
         let scale = sum(&seen) / sum(&curve);
         let missed = seen.iter().zip(curve).map(|(seen, curve)| seen.max(scale * curve)).collect();
