@@ -125,7 +125,7 @@ class Pictures(torch.utils.data.Dataset):
 
 
 def main():
-    data, pictures, tokenizer, batch, device = sys.argv[1:]
+    data, pictures, tokenizer, batch, device, precision = sys.argv[1:]
     batch = int(batch)
     torch.manual_seed(1)
     vocabulary = json.load(open(tokenizer))["model"]["vocab"]
@@ -147,8 +147,9 @@ def main():
         began = time.perf_counter()
         for pixels, tokens, classes in loader:
             pixels, tokens, classes = (it.to(device) for it in (pixels, tokens, classes))
-            images = image_path((pixels.float() / 127.5 - 1).permute(0, 3, 1, 2))
-            texts = text_path(tokens)
+            with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+                images = image_path((pixels.float() / 127.5 - 1).permute(0, 3, 1, 2)).float()
+                texts = text_path(tokens).float()
             of = F.normalize(share)
             instance = sum(F.cross_entropy(16 * it @ of.T, classes, label_smoothing=0.1) for it in (images, texts))
             logits = images @ texts.T * temperature.clamp(max=math.log(100)).exp()
