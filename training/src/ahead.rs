@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// Pieces that wait per thread.
-const AHEAD: usize = 2;
 /// Most threads.
 const MOST: usize = 16;
+/// From so many threads on the piece that each has made is enough to go on with; of fewer, each makes two more.
+const MANY: usize = 4;
 
 /// Pieces 0, 1, 2, ... in order.
 pub struct Ahead<T> {
@@ -29,8 +29,9 @@ impl<T: Send + 'static> Ahead<T> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // One core belongs to the thread that takes.
         let threads = (cores - 1).clamp(1, MOST);
+        let waiting = if threads < MANY { 2 } else { 0 };
         let start = |thread: usize| {
-            let (send, receive) = sync_channel(AHEAD);
+            let (send, receive) = sync_channel(waiting);
             scope.spawn(move || {
                 // Nobody takes any more once a piece failed elsewhere.
                 for piece in (thread..count).step_by(threads) {

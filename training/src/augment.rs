@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::{Augment, Run};
 use crate::data::{Picture, UNKNOWN};
+use crate::device::sent;
 use crate::torch;
 
 /// A picture as the extension will see it: bytes of size x size x 3.
@@ -68,8 +69,8 @@ pub fn bytes(squares: &[Vec<u8>], size: u32) -> Tensor {
 /// Bytes to the image path's input (batch, 3, size, size), on the device.
 pub fn pixels(run: &Run, bytes: &Tensor, device: Device) -> Tensor {
     let (mean, std) = run.net.image.scaling();
-    let row = |it: [f32; 3]| Tensor::from_slice(&it).to_device(device) * 255.0;
-    let floats = bytes.to_device(device).to_kind(Kind::Float);
+    let row = |it: [f32; 3]| sent(&Tensor::from_slice(&it), device) * 255.0;
+    let floats = sent(bytes, device).to_kind(Kind::Float);
     // Already channels-last in memory.
     ((floats - row(mean)) / row(std)).permute([0, 3, 1, 2])
 }
@@ -93,7 +94,7 @@ pub fn place(
 
 /// Features of float16 to what the moving layers take, on the device.
 pub fn features(halves: &Tensor, device: Device) -> Tensor {
-    torch::channels_last(&halves.to_device(device).to_kind(Kind::Float))
+    torch::channels_last(&sent(halves, device).to_kind(Kind::Float))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::augment;
 use crate::cache::Cache;
 use crate::config::Run;
 use crate::data::Picture;
+use crate::device::pinned;
 
 /// Where the image path's input comes from.
 #[derive(Clone, Copy)]
@@ -41,6 +42,8 @@ pub struct Pool<'a> {
     pub sets: usize,
     /// Sentences of other classes to look for negatives in.
     pub mined: usize,
+    /// What the batches are for.
+    pub device: Device,
 }
 
 /// What one step takes in, still on the CPU.
@@ -82,14 +85,14 @@ impl Pool<'_> {
             Source::Cached(cache) => {
                 let views: Vec<(usize, usize)> =
                     pictures.iter().map(|it| (*it, random.random_range(0..cache.views))).collect();
-                Images::Features(cache.rows(&views)?)
+                Images::Features(pinned(cache.rows(&views)?, self.device))
             }
             Source::Pictures(all, size) => {
                 let squares: Result<Vec<_>> = pictures
                     .iter()
                     .map(|it| augment::cropped(&self.run.augment, all[*it], size, &mut random))
                     .collect();
-                Images::Bytes(augment::bytes(&squares?, size))
+                Images::Bytes(pinned(augment::bytes(&squares?, size), self.device))
             }
         };
         let chosen: Vec<Vec<usize>> = pictures

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use tch::{Cuda, Device};
+use tch::{Cuda, Device, Tensor};
 
 /// What the person asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -15,6 +15,20 @@ pub enum Choice {
     Cpu,
     /// The first GPU, or an error that says what is missing.
     Cuda,
+}
+
+/// The tensor on the device, without waiting for what that does: the driver takes a copy at once, unless the memory is
+/// [`pinned`], which libtorch keeps until it was read.
+pub fn sent(tensor: &Tensor, device: Device) -> Tensor {
+    if tensor.device() == device {
+        return tensor.shallow_clone();
+    }
+    tensor.internal_to_copy((tensor.kind(), device), true)
+}
+
+/// The tensor in memory that the device reads by itself.
+pub fn pinned(tensor: Tensor, device: Device) -> Tensor {
+    if device.is_cuda() { tensor.pin_memory(device) } else { tensor }
 }
 
 /// The CUDA half of libtorch. The program is linked to the CPU half alone, which suffices on most

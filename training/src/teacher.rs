@@ -13,6 +13,7 @@ use crate::batch::Batch;
 use crate::checkpoint;
 use crate::config::Teacher;
 use crate::data::Picture;
+use crate::device::sent;
 use crate::served;
 
 /// Embeddings by teachers, computed once: of whole pictures and of all their words, as they are used.
@@ -72,7 +73,7 @@ impl Taught {
 
     /// What the teachers say of a batch, (B, B) for each of its `sets` of sentences.
     pub fn logits(&self, batch: &Batch, sets: i64) -> Vec<Tensor> {
-        let chosen = |of: &Tensor, rows: &Tensor| of.index_select(0, &rows.to_device(of.device()));
+        let chosen = |of: &Tensor, rows: &Tensor| of.index_select(0, &sent(rows, of.device()));
         let pictures = chosen(&self.pictures, &batch.pictures);
         let sentences = chosen(&self.sentences, &batch.sentences);
         let each = |it: &Tensor| pictures.mm(&it.transpose(0, 1)) * self.scale;

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
 
+use crate::device::sent;
 use crate::net::{self, Conv, Layer, Pooling, Querybank, Role};
 
 const BEHIND_A_LOOKUP: &str = "words are pooled behind a Lookup";
@@ -171,7 +172,7 @@ impl Packed {
         let follows = follows.constant_pad_nd([1i64, 0].as_slice()).unsqueeze(1);
         let counts = is_word.sum_dim_intlist([1i64].as_slice(), false, Kind::Int64).clamp_min(1);
         let [words, counts, owner, follows] =
-            [tokens.masked_select(&is_word), counts, owner, follows].map(|it| it.to_device(device));
+            [tokens.masked_select(&is_word), counts, owner, follows].map(|it| sent(&it, device));
         (words, Packed { counts, owner, follows })
     }
 
@@ -235,7 +236,7 @@ impl Pass<'_> {
             }
             Layer::Relu6 => {
                 let mut x = x;
-                x.clamp_(0.0, 6.0)
+                x.relu6_()
             }
             Layer::Sum { branch, shortcut } => {
                 let around = self.layers(shortcut, x.shallow_clone());
@@ -289,7 +290,7 @@ impl Pass<'_> {
             }
             Layer::Lookup { name, bias, .. } => {
                 let table = self.tensor(name, "weight");
-                let x = x.to_device(table.device());
+                let x = sent(&x, table.device());
                 let rows = Tensor::embedding(table, &x, 0, false, false);
                 self.words = Some(x.gt(0).to_kind(Kind::Float).unsqueeze(1).unsqueeze(1));
                 let rows = if *bias { rows + self.tensor(name, "bias") } else { rows };

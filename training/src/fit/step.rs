@@ -19,6 +19,7 @@ use crate::cache::{self, Cache};
 use crate::checkpoint::State;
 use crate::config::{self, Features, Run, Stage};
 use crate::data::{self, Picture, Split};
+use crate::device::sent;
 use crate::eval::{Embedded, Report};
 use crate::loss::{self, Classes, Ranking};
 use crate::net::{self, Layer, Role, text};
@@ -252,6 +253,7 @@ impl<'a> Trainer<'a> {
             unseen: text::unseen_slots(&self.text_path),
             sets,
             mined: if mines { self.run.loss.mined } else { 0 },
+            device: self.device,
         };
         let begun = *steps;
         let make = |at: usize| pool.batch(batches[at], begun + at as i64);
@@ -274,7 +276,7 @@ impl<'a> Trainer<'a> {
                     teacher: self.teacher.as_ref(),
                     device: self.device,
                 };
-                let losses = pass.backward(&batch, *steps)?;
+                let said = pass.backward(&batch)?;
                 let whole = (index + 1) % stage.accumulate == 0 || index + 1 == batches.len();
                 if whole {
                     let at = epoch as f64 + (index as f64 + 1.0) / batches.len() as f64;
@@ -285,10 +287,13 @@ impl<'a> Trainer<'a> {
                         stage.clip,
                     );
                     if !norm.is_finite() {
+                        said.losses(*steps)?;
                         bail!("step {steps}: the gradient is {norm} {REMEDY}");
                     }
                     self.state.average(stage.average, *steps);
                 }
+                // Only now, so that a device is told of all its work before it is waited for.
+                let losses = said.losses(*steps)?;
                 *steps += 1;
                 sums.image += losses.image;
                 sums.text += losses.text;
@@ -372,22 +377,42 @@ struct Seen {
     classed: Tensor,
 }
 
+/// The four losses of a batch, on the device.
+struct Said(Tensor);
+
+impl Said {
+    /// Waits for them.
+    fn losses(&self, step: i64) -> Result<Losses> {
+        let values = self.0.to_device(Device::Cpu);
+        let [image, text, ranking, teacher] = [0, 1, 2, 3].map(|it| values.double_value(&[it]));
+        let named = [
+            ("pictures' instance", image),
+            ("sentences' instance", text),
+            ("ranking", ranking),
+            ("teacher's", teacher),
+        ];
+        if let Some((name, value)) = named.iter().find(|it| !it.1.is_finite()) {
+            bail!("step {step}: the {name} loss is {value} {REMEDY}");
+        }
+        Ok(Losses { image, text, ranking, teacher, ..Losses::default() })
+    }
+}
+
 impl Pass<'_> {
     /// Adds the batch's gradients to those that are there.
-    fn backward(&self, batch: &Batch, step: i64) -> Result<Losses> {
+    fn backward(&self, batch: &Batch) -> Result<Said> {
         let mode = Mode::Train(self.stage.precision.kind(self.device));
         let input = batch.images(self.run, self.device);
         let still = &self.image_path[self.cut..self.frozen];
         let input = tch::no_grad(|| forward(still, self.weights, &input, Mode::Eval));
         let moving = &self.image_path[self.frozen..];
-        // All that the device is given comes first: each time it stands still until it is there.
-        let classes = batch.classes.to_device(self.device);
+        let classes = sent(&batch.classes, self.device);
         let teacher = self.teacher.filter(|_| 0.0 < self.stage.weights.teacher);
         let right = teacher.map(|it| it.logits(batch, self.run.augment.sentences as i64));
         let mut tokens = batch.tokens.shallow_clone();
         let mut text_classes = classes.shallow_clone();
         if let Some((candidates, owners)) = &batch.mined {
-            tokens = tokens.to_device(self.device);
+            tokens = sent(&tokens, self.device);
             let mined = self.mined(moving, &input, candidates, owners, &tokens, &classes);
             (tokens, text_classes) = mined;
         }
@@ -443,19 +468,7 @@ impl Pass<'_> {
         };
         total += &teacher * weights.teacher;
         (total / self.stage.accumulate as f64).backward();
-        // Only now, so that a device is told of all its work before it is waited for.
-        let values = Tensor::stack(&[&image, &text, &ranking, &teacher], 0).to_device(Device::Cpu);
-        let [image, text, ranking, teacher] = [0, 1, 2, 3].map(|it| values.double_value(&[it]));
-        let named = [
-            ("pictures' instance", image),
-            ("sentences' instance", text),
-            ("ranking", ranking),
-            ("teacher's", teacher),
-        ];
-        if let Some((name, value)) = named.iter().find(|it| !it.1.is_finite()) {
-            bail!("step {step}: the {name} loss is {value} {REMEDY}");
-        }
-        Ok(Losses { image, text, ranking, teacher, ..Losses::default() })
+        Ok(Said(tch::no_grad(|| Tensor::stack(&[&image, &text, &ranking, &teacher], 0))))
     }
 
     fn seen(&self, features: &Tensor) -> Seen {
@@ -486,13 +499,13 @@ impl Pass<'_> {
     ) -> (Tensor, Tensor) {
         let _guard = tch::no_grad_guard();
         let half = input.size()[0] / 2;
-        let candidates = candidates.to_device(self.device);
+        let candidates = sent(candidates, self.device);
         let anchors = input.narrow(0, 0, half);
         let anchors = unit(&forward(moving, self.weights, &anchors, Mode::Eval));
         let others = unit(&forward(self.text_path, self.weights, &candidates, Mode::Eval));
         let nearest = anchors.mm(&others.transpose(0, 1)).argmax(1, false);
         let negatives = candidates.index_select(0, &nearest);
-        let owners = owners.to_device(self.device).index_select(0, &nearest);
+        let owners = sent(owners, self.device).index_select(0, &nearest);
         (
             Tensor::cat(&[tokens.narrow(0, 0, half), negatives], 0),
             Tensor::cat(&[classes.narrow(0, 0, half), owners], 0),
