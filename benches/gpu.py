@@ -32,9 +32,12 @@ def say(*words):
     print(*words, flush=True)
 
 
-def wanted(model):
-    """Pixels a side that the network takes."""
-    return json.loads((model / "dualpath.json").read_text())["image"]["size"]
+def given(model):
+    """What the network takes of so many pictures."""
+    image = json.loads((model / "dualpath.json").read_text())["image"]
+    side = image["size"]
+    bytes = image.get("pixels") == "bytes"
+    return lambda rows: np.ones((rows, side, side, 3), "u1") if bytes else np.ones((rows, 3, side, side), "f4")
 
 
 def connection(store, model, device):
@@ -127,10 +130,10 @@ def graphs(store, model, device, seconds):
     import onnxruntime
 
     say(f"onnxruntime {onnxruntime.__version__}, {onnxruntime.get_available_providers()}")
-    rates, side = {}, wanted(model)
+    rates, pixels = {}, given(model)
     forms = {"": {}, "nhwc": {"prefer_nhwc": "1"}} if device == "cuda" and model.name == "half" else {"": {}}
     for form, options in forms.items():
-        for kind, given in (("image", lambda n: {"pixels": np.ones((n, 3, side, side), "f4")}), ("text", lambda n: {"tokens": np.ones((n, 16), "i8")})):
+        for kind, rows_of in (("image", lambda n: {"pixels": pixels(n)}), ("text", lambda n: {"tokens": np.ones((n, 16), "i8")})):
             if form and kind == "text":
                 continue
             session = onnxruntime.InferenceSession(str(model / f"{kind}.onnx"), providers=[(PROVIDERS[device], options)])
@@ -140,7 +143,7 @@ def graphs(store, model, device, seconds):
             few = form or model.name != "half"
             for n in (32, 128) if few else BATCHES:
                 binding = session.io_binding()
-                for name, rows in given(n).items():
+                for name, rows in rows_of(n).items():
                     value = onnxruntime.OrtValue.ortvalue_from_numpy(rows, device, 0)
                     binding.bind_ortvalue_input(name, value)
                 binding.bind_output("embedding", device, 0)
@@ -218,13 +221,15 @@ def pytorch(store, model, device, seconds):
 
     say(f"PyTorch {torch.__version__}")
     torch.backends.cudnn.benchmark = True
-    rates, side = {}, wanted(model)
+    rates = {}
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    for kind, rows in (("image", torch.zeros(COMPILED, 3, side, side)), ("text", torch.ones(COMPILED, 16, dtype=torch.long))):
+    for kind, rows in (("image", torch.from_numpy(given(model)(COMPILED))), ("text", torch.ones(COMPILED, 16, dtype=torch.long))):
         net = network(model / f"{kind}.onnx").to(device)
         rows = rows.to(device)
         if kind == "image":
-            net, rows = net.to(memory_format=torch.channels_last), rows.to(memory_format=torch.channels_last)
+            net = net.to(memory_format=torch.channels_last)
+            # Bytes lie so already.
+            rows = rows if rows.dtype == torch.uint8 else rows.to(memory_format=torch.channels_last)
         for form in ("eager", "compiled"):
             try:
                 way = net if form == "eager" else torch.compile(net, dynamic=False)

@@ -10,6 +10,7 @@ use ort::value::Tensor;
 
 use super::device::Device;
 use super::held;
+use super::pixels::Pixel;
 
 /// Pictures that are handed over at once.
 pub const BATCH: usize = 128;
@@ -28,23 +29,23 @@ pub fn has_sizes(device: Device) -> bool {
     device == Device::Cuda
 }
 
-/// The pixels of a batch, (rows, 3, side, side).
-pub enum Block {
+/// The pixels of a batch.
+pub enum Block<P: Pixel> {
     /// In any memory.
-    Plain(Array4<f32>),
+    Plain(Array4<P>),
     /// In memory that the device reads by itself.
-    Pinned(Tensor<f32>),
+    Pinned(Tensor<P>),
 }
 
-impl Block {
-    pub fn view(&self) -> Result<ArrayView4<'_, f32>, ShapeError> {
+impl<P: Pixel> Block<P> {
+    pub fn view(&self) -> Result<ArrayView4<'_, P>, ShapeError> {
         match self {
             Block::Plain(it) => Ok(it.view()),
             Block::Pinned(it) => it.extract_array().into_dimensionality::<Ix4>(),
         }
     }
 
-    pub fn view_mut(&mut self) -> Result<ArrayViewMut4<'_, f32>, ShapeError> {
+    pub fn view_mut(&mut self) -> Result<ArrayViewMut4<'_, P>, ShapeError> {
         match self {
             Block::Plain(it) => Ok(it.view_mut()),
             Block::Pinned(it) => it.extract_array_mut().into_dimensionality::<Ix4>(),
@@ -58,11 +59,11 @@ impl Block {
 
 /// Blocks that wait for the next batch.
 #[derive(Default)]
-pub struct Blocks(Mutex<Vec<Block>>);
+pub struct Blocks<P: Pixel>(Mutex<Vec<Block<P>>>);
 
-impl Blocks {
+impl<P: Pixel> Blocks<P> {
     /// One of so many rows, which `made` makes if there is none.
-    pub fn take(&self, rows: usize, made: impl FnOnce() -> Block) -> Block {
+    pub fn take(&self, rows: usize, made: impl FnOnce() -> Block<P>) -> Block<P> {
         let mut kept = held(&self.0);
         let at = kept.iter().position(|it| it.rows() == rows);
         let found = at.map(|at| kept.swap_remove(at));
@@ -71,7 +72,7 @@ impl Blocks {
     }
 
     /// Keeps it, if there are not as many as batches under way; the longest kept goes then.
-    pub fn give_back(&self, block: Block) {
+    pub fn give_back(&self, block: Block<P>) {
         let mut kept = held(&self.0);
         kept.push(block);
         if UNDER_WAY < kept.len() {
@@ -105,19 +106,19 @@ impl Bound {
     }
 
     /// Pixels of zeros.
-    pub fn block(&self, shape: [usize; 4]) -> ort::Result<Block> {
-        let tensor = Tensor::<f32>::new(&self.allocator, shape)?;
+    pub fn block<P: Pixel>(&self, shape: [usize; 4]) -> ort::Result<Block<P>> {
+        let tensor = Tensor::<P>::new(&self.allocator, shape)?;
         // An error, where the CPU could not write to it.
-        tensor.try_extract_array::<f32>()?;
+        tensor.try_extract_array::<P>()?;
         Ok(Block::Pinned(tensor))
     }
 
     /// What the graph says to a whole block.
-    pub fn run<'a>(
+    pub fn run<'a, P: Pixel>(
         &'a mut self,
         session: &'a mut Session,
         input: &str,
-        block: &Tensor<f32>,
+        block: &Tensor<P>,
     ) -> ort::Result<SessionOutputs<'a>> {
         self.binding.bind_input(input, block)?;
         // Anew, as what was given out before had another batch's shape.
@@ -148,9 +149,9 @@ mod tests {
 
     #[test]
     fn blocks_are_used_again_and_not_hoarded() {
-        let blocks = Blocks::default();
+        let blocks = Blocks::<f32>::default();
         let plain = |rows| move || Block::Plain(Array4::zeros((rows, 3, 2, 2)));
-        let place = |it: &Block| it.view().unwrap().as_ptr();
+        let place = |it: &Block<f32>| it.view().unwrap().as_ptr();
         let first = blocks.take(8, plain(8));
         let at = place(&first);
         blocks.give_back(first);

@@ -10,9 +10,11 @@ use super::outlets::{
     ANY, MASK, OUTPUT, TOKENS, described, dimension, element, fits, is_single, other, shape,
     strict, takes,
 };
+use super::pixels::Pixel;
 use super::session::{Opened, Place, embeddings, is_out_of_memory, miscounted, open};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
+use crate::image::Pixels;
 use crate::model::{self, IMAGE_GRAPH, Model, TEXT_GRAPH};
 
 /// An opened image path.
@@ -42,20 +44,23 @@ impl ImageGraph {
     /// No ONNX Runtime; a graph it refuses; names, types or shapes other than expected.
     pub fn open(name: &str, model: &Model, threads: usize) -> Result<ImageGraph> {
         let size = i64::from(model.manifest.image.size);
-        let row = [3, size, size];
+        let (pixel, row) = match model.manifest.image.pixels {
+            Pixels::Floats => (TensorElementType::Float32, [3, size, size]),
+            Pixels::Bytes => (TensorElementType::Uint8, [size, size, 3]),
+        };
         let (session, place) = open(name, &model.image_graph, IMAGE_GRAPH, threads)?;
         let (file, inputs) = (IMAGE_GRAPH, session.inputs());
         let float = TensorElementType::Float32;
         let input = match &model.image_graph {
             model::Graph::Bytes(_) => {
-                strict(name, file, inputs, "pixels", float, &row)?;
+                strict(name, file, inputs, "pixels", pixel, &row)?;
                 strict(name, file, session.outputs(), OUTPUT, float, &dimension(model))?;
                 &inputs[0]
             }
             model::Graph::File(_) => match inputs {
-                [it] if takes(it, float, &row) => it,
+                [it] if takes(it, pixel, &row) => it,
                 _ => {
-                    let expected = format!("pixels of {}", described("any name", float, &row));
+                    let expected = format!("pixels of {}", described("any name", pixel, &row));
                     return Err(other(name, &model.image_graph, inputs, &expected));
                 }
             },
@@ -63,9 +68,8 @@ impl ImageGraph {
         let input = (input.name().to_owned(), is_single(input));
         let opened = Opened::new((session, place), name, &model.image_graph, input)?;
         let mut graph = ImageGraph { graph: opened, bound: None };
-        let side = size as usize;
         if graph.place().is_elsewhere() {
-            graph.run(Array4::ones((1, 3, side, side)).view())?;
+            graph.run_white(model)?;
             graph.graph.look_who_ran(IMAGE_GRAPH)?;
             graph.bind();
         }
@@ -76,6 +80,15 @@ impl ImageGraph {
     /// Where it runs.
     pub fn place(&self) -> &Place {
         &self.graph.place
+    }
+
+    /// Encodes a picture of one colour.
+    pub fn run_white(&mut self, model: &Model) -> Result<Vec<Result<Embedding>>> {
+        let side = model.manifest.image.size as usize;
+        match model.manifest.image.pixels {
+            Pixels::Floats => self.run(Array4::from_elem(f32::shape(1, side), 1.0).view()),
+            Pixels::Bytes => self.run(Array4::from_elem(u8::shape(1, side), u8::MAX).view()),
+        }
     }
 
     /// Binds input and output, which leaves plain memory where it cannot be.
@@ -91,17 +104,21 @@ impl ImageGraph {
     }
 
     /// Room for pixels, where the device reads them by itself if that can be had.
-    pub fn block(&mut self, shape: [usize; 4]) -> Block {
+    pub fn block<P: Pixel>(&mut self, shape: [usize; 4]) -> Block<P> {
         match self.bound.as_ref().map(|it| it.block(shape)) {
             Some(Ok(block)) => return block,
             Some(Err(err)) => self.graph.place.memory = Some(format!("plain: {err}")),
             None => {}
         }
-        Block::Plain(Array4::zeros(shape))
+        Block::Plain(Array4::from_elem(shape, P::default()))
     }
 
     /// The first `rows` of a block to as many embeddings; all of it is computed.
-    pub fn run_block(&mut self, block: &Block, rows: usize) -> Result<Vec<Result<Embedding>>> {
+    pub fn run_block<P: Pixel>(
+        &mut self,
+        block: &Block<P>,
+        rows: usize,
+    ) -> Result<Vec<Result<Embedding>>> {
         let graph = &mut self.graph;
         let fits = block.rows() <= graph.most_rows;
         if let (Block::Pinned(tensor), Some(bound), true) = (block, &mut self.bound, fits) {
@@ -128,8 +145,8 @@ impl ImageGraph {
         Ok(all)
     }
 
-    /// (batch, 3, size, size) to as many embeddings; of one without a direction the others know nothing.
-    pub fn run(&mut self, pixels: ArrayView4<'_, f32>) -> Result<Vec<Result<Embedding>>> {
+    /// Pictures to as many embeddings; of one without a direction the others know nothing.
+    pub fn run<P: Pixel>(&mut self, pixels: ArrayView4<'_, P>) -> Result<Vec<Result<Embedding>>> {
         let graph = &mut self.graph;
         graph.by_rows(pixels.len_of(Axis(0)), |graph, rows| {
             let rows = pixels.slice_axis(Axis(0), Slice::from(rows));
@@ -246,14 +263,14 @@ mod tests {
             all.unwrap().iter().map(|it| it.as_slice().to_vec()).collect::<Vec<_>>()
         };
         let expected = numbers(graph.run(first));
-        let check = |graph: &mut ImageGraph, block: &Block| {
+        let check = |graph: &mut ImageGraph, block: &Block<f32>| {
             for (one, other) in numbers(graph.run_block(block, 5)).iter().zip(&expected) {
                 let cosine: f32 = one.iter().zip(other).map(|(a, b)| a * b).sum();
                 assert!(0.999_999 < cosine, "{cosine}");
             }
             assert_eq!(numbers(graph.run_block(block, 5)).len(), 5);
         };
-        let filled = |mut block: Block| {
+        let filled = |mut block: Block<f32>| {
             block.view_mut().unwrap().assign(&pixels);
             block
         };

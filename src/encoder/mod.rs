@@ -18,21 +18,21 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
-use ndarray::{Array2, Array4, ArrayViewMut4, Axis, Slice};
+use ndarray::{Array2, ArrayViewMut4, Axis, Slice};
 
 pub use device::{want as use_device, wanted as device_wanted};
 pub use registry::{DEFAULT, drop_model, find, list, load};
 pub use runtime::{environment, state as runtime_state, use_library};
 
-use self::elsewhere::Blocks;
 use self::graphs::{ImageGraph, TextGraph};
 use self::lanes::Lanes;
-use self::pixels::Pixels;
+use self::pixels::{Memory, Pixel};
 use self::recent::Recent;
 pub use self::session::Place;
 
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
+use crate::image::Pixels;
 use crate::model::{Manifest, Model};
 
 /// Pictures that go through the image path in one call.
@@ -54,7 +54,7 @@ pub struct Encoder {
     /// Taken while a graph is opened, so that it is opened once.
     opening: Mutex<()>,
     recent: Mutex<Recent>,
-    pixels: Pixels,
+    memory: Memory,
     lanes: Lanes,
     elsewhere: Elsewhere,
 }
@@ -63,7 +63,6 @@ pub struct Encoder {
 #[derive(Default)]
 struct Elsewhere {
     is_used: AtomicBool,
-    blocks: Blocks,
     /// Held while a batch's pictures are handed out to the threads that decode: one batch after the other is
     /// ready, rather than all at last.
     decoding: Mutex<()>,
@@ -80,7 +79,7 @@ impl Encoder {
             texts: OnceLock::new(),
             opening: Mutex::new(()),
             recent: Mutex::default(),
-            pixels: Pixels::default(),
+            memory: Memory::default(),
             lanes: Lanes::default(),
             elsewhere: Elsewhere::default(),
         }
@@ -155,10 +154,11 @@ impl Encoder {
         given_up: &AtomicBool,
         pictures: &[&[u8]],
     ) -> Vec<Result<Embedding>> {
-        pictures
-            .chunks(self.batch())
-            .flat_map(|batch| self.picture_batch(batch, given_up))
-            .collect()
+        let encoded = |batch| match self.model.manifest.image.pixels {
+            Pixels::Floats => self.picture_batch::<f32>(batch, given_up),
+            Pixels::Bytes => self.picture_batch::<u8>(batch, given_up),
+        };
+        pictures.chunks(self.batch()).flat_map(encoded).collect()
     }
 
     /// Encodes sentences, in order.
@@ -200,12 +200,17 @@ impl Encoder {
         Ok(embedding)
     }
 
-    fn picture_batch(&self, batch: &[&[u8]], given_up: &AtomicBool) -> Vec<Result<Embedding>> {
+    fn picture_batch<P: Pixel>(
+        &self,
+        batch: &[&[u8]],
+        given_up: &AtomicBool,
+    ) -> Vec<Result<Embedding>> {
         if self.is_elsewhere() {
-            return self.by_device(batch, given_up);
+            return self.by_device::<P>(batch, given_up);
         }
         let size = self.model.manifest.image.size as usize;
-        let mut pixels = self.pixels.take(batch.len(), size);
+        let kept = &P::kept(&self.memory).spare;
+        let mut pixels = kept.take(batch.len(), size);
         let threads = cores().min(batch.len());
         let outcomes = match self.lanes.take(&self.model, batch.len(), threads) {
             true => self.by_lanes(batch, pixels.view_mut(), threads, given_up),
@@ -214,15 +219,15 @@ impl Encoder {
                 embedded(faults, || held(self.images()?).run(pixels.view()))
             }
         };
-        self.pixels.give_back(pixels);
+        kept.give_back(pixels);
         outcomes
     }
 
     /// Each thread decodes some pictures and runs them through a graph of its own, by turns.
-    fn by_lanes(
+    fn by_lanes<P: Pixel>(
         &self,
         batch: &[&[u8]],
-        mut pixels: ArrayViewMut4<'_, f32>,
+        mut pixels: ArrayViewMut4<'_, P>,
         threads: usize,
         given_up: &AtomicBool,
     ) -> Vec<Result<Embedding>> {
@@ -244,8 +249,12 @@ impl Encoder {
     }
 
     /// All threads decode into memory that the device reads by itself, while it computes the batch before.
-    fn by_device(&self, batch: &[&[u8]], given_up: &AtomicBool) -> Vec<Result<Embedding>> {
-        let (here, count) = (&self.elsewhere, batch.len());
+    fn by_device<P: Pixel>(
+        &self,
+        batch: &[&[u8]],
+        given_up: &AtomicBool,
+    ) -> Vec<Result<Embedding>> {
+        let (blocks, count) = (&P::kept(&self.memory).blocks, batch.len());
         let none = || std::iter::repeat_with(|| None).take(count).collect();
         let images = match self.images() {
             Ok(images) => images,
@@ -256,26 +265,26 @@ impl Encoder {
             elsewhere::rows(device, count, elsewhere::BATCH),
             self.model.manifest.image.size as usize,
         );
-        let mut block = here.blocks.take(rows, || held(images).block([rows, 3, side, side]));
+        let mut block = blocks.take(rows, || held(images).block(P::shape(rows, side)));
         let faults = block.view_mut().map(|mut pixels| {
             let pixels = pixels.slice_axis_mut(Axis(0), Slice::from(..count));
-            let turn = held(&here.decoding);
+            let turn = held(&self.elsewhere.decoding);
             self.decoded(batch, pixels, cores().min(count), given_up, || drop(turn))
         });
         let outcomes = match faults {
             Ok(faults) => embedded(faults, || held(images).run_block(&block, count)),
             Err(err) => embedded(none(), || Err(Error::Usage(err.to_string()))),
         };
-        here.blocks.give_back(block);
+        blocks.give_back(block);
         outcomes
     }
 
     /// Fills a row of pixels for each picture, and says which could not be read; calls `handed_out` when the
     /// last of them are being read.
-    fn decoded(
+    fn decoded<P: Pixel>(
         &self,
         batch: &[&[u8]],
-        mut pixels: ArrayViewMut4<'_, f32>,
+        mut pixels: ArrayViewMut4<'_, P>,
         threads: usize,
         given_up: &AtomicBool,
         handed_out: impl FnOnce(),
@@ -290,7 +299,7 @@ impl Encoder {
             while let Some(((bytes, plane), fault)) = { held(&work).next() } {
                 *fault = match given_up.load(Ordering::Relaxed) {
                     true => Some(Error::Usage("interrupted".to_owned())),
-                    false => preprocess.read(bytes, plane).err(),
+                    false => P::read(preprocess, bytes, plane).err(),
                 };
             }
         };
@@ -298,7 +307,7 @@ impl Encoder {
         // A broken picture keeps its place as zeros: the others' answers do not depend on it.
         for (fault, mut plane) in faults.iter().zip(pixels.outer_iter_mut()) {
             if fault.is_some() {
-                plane.fill(0.0);
+                plane.fill(P::default());
             }
         }
         faults
@@ -310,8 +319,7 @@ impl Encoder {
         self.images()?;
         self.texts()?;
         if self.dimension() == 0 {
-            let side = self.model.manifest.image.size as usize;
-            let white = held(self.images()?).run(Array4::ones((1, 3, side, side)).view())?;
+            let white = held(self.images()?).run_white(&self.model)?;
             let white = white.into_iter().collect::<Result<Vec<_>>>()?;
             let sentence = self.sentences(&["a"])?;
             let [picture, sentence] =

@@ -1,32 +1,95 @@
-//! The numbers of a batch of pictures, in memory that the next batch gets again.
+//! The pixels of a batch of pictures, in memory that the next batch gets again.
 
+use std::fmt::Debug;
 use std::sync::Mutex;
 
-use ndarray::Array4;
+use ndarray::{Array4, ArrayViewMut3};
+use ort::value::PrimitiveTensorElementType;
 
+use super::elsewhere::Blocks;
 use super::held;
+use crate::error::Result;
+use crate::image::Preprocess;
 
 /// More than this the system takes back by itself, and no model needs it for long.
 const MOST_KEPT_BYTES: usize = 32 * 1024 * 1024;
 
+/// One number of what an image path takes.
+pub trait Pixel:
+    PrimitiveTensorElementType + Debug + Copy + Default + Send + Sync + 'static
+{
+    /// (rows, ...) for pictures of so many pixels a side.
+    fn shape(rows: usize, side: usize) -> [usize; 4];
+    /// Decodes a picture into a row.
+    fn read(preprocess: &Preprocess, bytes: &[u8], row: ArrayViewMut3<'_, Self>) -> Result<()>;
+    /// What an encoder keeps of them.
+    fn kept(memory: &Memory) -> &Kept<Self>;
+}
+
+/// [`crate::image::Pixels::Floats`]
+impl Pixel for f32 {
+    fn shape(rows: usize, side: usize) -> [usize; 4] {
+        [rows, 3, side, side]
+    }
+
+    fn read(preprocess: &Preprocess, bytes: &[u8], row: ArrayViewMut3<'_, f32>) -> Result<()> {
+        preprocess.read(bytes, row)
+    }
+
+    fn kept(memory: &Memory) -> &Kept<f32> {
+        &memory.floats
+    }
+}
+
+/// [`crate::image::Pixels::Bytes`]
+impl Pixel for u8 {
+    fn shape(rows: usize, side: usize) -> [usize; 4] {
+        [rows, side, side, 3]
+    }
+
+    fn read(preprocess: &Preprocess, bytes: &[u8], row: ArrayViewMut3<'_, u8>) -> Result<()> {
+        preprocess.read_bytes(bytes, row)
+    }
+
+    fn kept(memory: &Memory) -> &Kept<u8> {
+        &memory.bytes
+    }
+}
+
+/// Memory for either kind, of which an encoder uses one.
+#[derive(Default)]
+pub struct Memory {
+    floats: Kept<f32>,
+    bytes: Kept<u8>,
+}
+
+/// Memory for one kind.
+#[derive(Default)]
+pub struct Kept<P: Pixel> {
+    pub spare: Spare<P>,
+    /// For a device.
+    pub blocks: Blocks<P>,
+}
+
 /// What one batch has left for the next. Each batch is encoded in a thread of its own, and allocators keep
 /// for each thread what it has freed: without this, memory grows by a batch now and then.
 #[derive(Default)]
-pub struct Pixels(Mutex<Vec<f32>>);
+pub struct Spare<P>(Mutex<Vec<P>>);
 
-impl Pixels {
-    /// (rows, 3, side, side) of any numbers.
-    pub fn take(&self, rows: usize, side: usize) -> Array4<f32> {
+impl<P: Pixel> Spare<P> {
+    /// Any pixels of so many pictures.
+    pub fn take(&self, rows: usize, side: usize) -> Array4<P> {
         let mut numbers = std::mem::take(&mut *held(&self.0));
-        numbers.resize(rows * 3 * side * side, 0.0);
-        Array4::from_shape_vec((rows, 3, side, side), numbers).unwrap_or_default()
+        let shape = P::shape(rows, side);
+        numbers.resize(shape.iter().product(), P::default());
+        Array4::from_shape_vec(shape, numbers).unwrap_or_default()
     }
 
     /// Keeps the memory.
-    pub fn give_back(&self, pixels: Array4<f32>) {
+    pub fn give_back(&self, pixels: Array4<P>) {
         let (numbers, _) = pixels.into_raw_vec_and_offset();
         let mut kept = held(&self.0);
-        let bytes = numbers.capacity() * size_of::<f32>();
+        let bytes = numbers.capacity() * size_of::<P>();
         if kept.capacity() < numbers.capacity() && bytes <= MOST_KEPT_BYTES {
             *kept = numbers;
         }
@@ -39,7 +102,7 @@ mod tests {
 
     #[test]
     fn the_next_batch_gets_the_same_memory() {
-        let pixels = Pixels::default();
+        let pixels = Spare::<f32>::default();
         let first = pixels.take(32, 8);
         assert_eq!(first.dim(), (32, 3, 8, 8));
         let place = first.as_ptr();

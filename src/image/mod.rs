@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage, RgbaImage};
 
-pub use self::preprocess::{Filter, Preprocess, Resize, resized};
+pub use self::preprocess::{Filter, Pixels, Preprocess, Resize, resized};
 
 use crate::error::{Error, Result};
 

@@ -57,6 +57,17 @@ impl Filter {
     }
 }
 
+/// What an image path takes of the square.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pixels {
+    /// float32 (batch, 3, size, size), normalised.
+    #[default]
+    Floats,
+    /// uint8 (batch, size, size, 3), which it normalises itself: a quarter of what a device has to be sent.
+    Bytes,
+}
+
 /// From a decoded picture to an image path's input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,6 +87,9 @@ pub struct Preprocess {
     /// cut out of that, as CLIP's own preprocessing does. Without it, both are one step.
     #[serde(default, skip_serializing_if = "is_default")]
     pub shortest_edge: Option<u32>,
+    /// Who normalises.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pixels: Pixels,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -89,13 +103,30 @@ impl Preprocess {
     /// # Errors
     /// Those of [`super::decode`].
     pub fn read(&self, bytes: &[u8], pixels: ArrayViewMut3<f32>) -> Result<()> {
-        let least = OVERSAMPLED * self.shortest_edge.unwrap_or(self.size);
-        let square = match super::decode_reduced(bytes, least)? {
-            Some(reduced) => self.square_of_part(reduced),
-            None => self.square(&super::decode(bytes)?)?,
-        };
-        self.normalise(&square, pixels);
+        self.normalise(&self.square_of_file(bytes)?, pixels);
         Ok(())
+    }
+
+    /// The same as RGB bytes, (size, size, 3).
+    ///
+    /// # Errors
+    /// Those of [`super::decode`].
+    pub fn read_bytes(&self, bytes: &[u8], mut pixels: ArrayViewMut3<u8>) -> Result<()> {
+        pixels.assign(&self.pixels_of(&self.square_of_file(bytes)?));
+        Ok(())
+    }
+
+    fn square_of_file(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        let least = OVERSAMPLED * self.shortest_edge.unwrap_or(self.size);
+        match super::decode_reduced(bytes, least)? {
+            Some(reduced) => Ok(self.square_of_part(reduced)),
+            None => self.square(&super::decode(bytes)?),
+        }
+    }
+
+    fn pixels_of<'a>(&self, square: &'a [u8]) -> ArrayView3<'a, u8> {
+        let size = self.size as usize;
+        ArrayView3::from_shape((size, size, 3), square).expect("three bytes a pixel")
     }
 
     /// Writes the picture as (3, size, size), normalised, into `pixels`.
@@ -105,8 +136,7 @@ impl Preprocess {
     }
 
     fn normalise(&self, square: &[u8], mut pixels: ArrayViewMut3<f32>) {
-        let size = self.size as usize;
-        let square = ArrayView3::from_shape((size, size, 3), square).expect("three bytes a pixel");
+        let square = self.pixels_of(square);
         let channels = pixels.outer_iter_mut().zip(square.axis_iter(Axis(2)));
         for (channel, (plane, bytes)) in channels.enumerate() {
             let scale = 1.0 / (255.0 * self.std[channel]);

@@ -317,6 +317,7 @@ fn preprocess(size: u32, resize: Resize) -> Preprocess {
         std: [0.5, 0.25, 1.0],
         filter: Filter::Bilinear,
         shortest_edge: None,
+        pixels: Pixels::Floats,
     }
 }
 
@@ -391,4 +392,30 @@ fn resizing_agrees_with_its_slow_twin() {
         }
         Ok(())
     });
+}
+
+#[test]
+fn bytes_are_what_is_normalised() {
+    let drawn =
+        RgbImage::from_fn(33, 70, |x, y| Rgb([(3 * x) as u8, (5 * y) as u8, (x * y) as u8]));
+    let mut file = Cursor::new(Vec::new());
+    drawn.write_to(&mut file, ImageFormat::Png).unwrap();
+    let crop = Preprocess { shortest_edge: Some(24), ..preprocess(20, Resize::Crop) };
+    for preprocess in [preprocess(20, Resize::Squash), crop] {
+        let (mut floats, mut bytes) = (Array3::zeros((3, 20, 20)), Array3::zeros((20, 20, 3)));
+        preprocess.read(file.get_ref(), floats.view_mut()).unwrap();
+        preprocess.read_bytes(file.get_ref(), bytes.view_mut()).unwrap();
+        assert_eq!(bytes.as_slice().unwrap(), preprocess.square(&drawn).unwrap());
+        let mut again = Array3::zeros((3, 20, 20));
+        let square = RgbImage::from_raw(20, 20, bytes.into_raw_vec_and_offset().0).unwrap();
+        Preprocess { resize: Resize::Squash, ..preprocess }
+            .write(&square, again.view_mut())
+            .unwrap();
+        assert_eq!(floats, again);
+    }
+    assert!(
+        preprocess(20, Resize::Squash)
+            .read_bytes(b"no picture", Array3::zeros((20, 20, 3)).view_mut())
+            .is_err()
+    );
 }

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{FORMAT, Graph, Manifest, Model, Sentences, hexadecimal};
 use crate::error::{Error, Result};
-use crate::image::{Filter, Preprocess, Resize};
+use crate::image::{Filter, Pixels, Preprocess, Resize};
 use crate::text::Words;
 
 /// Where a layout keeps what is needed.
@@ -162,7 +162,8 @@ fn transformers(json: &Value) -> std::result::Result<Preprocess, String> {
         true => ([0.0; 3], [1.0; 3]),
         false => (three(json, "image_mean")?, three(json, "image_std")?),
     };
-    sound(Preprocess { size: whole.0, resize: whole.1, mean, std, filter, shortest_edge: whole.2 })
+    let (size, resize, shortest_edge) = whole;
+    sound(Preprocess { size, resize, mean, std, filter, shortest_edge, pixels: Pixels::Floats })
 }
 
 /// immich's `preprocess_cfg.json`, which is OpenCLIP's.
@@ -186,7 +187,7 @@ fn open_clip(json: &Value) -> std::result::Result<Preprocess, String> {
         other => return Err(format!("resize_mode is {other} (shortest or squash)")),
     };
     let (mean, std) = (three(json, "mean")?, three(json, "std")?);
-    sound(Preprocess { size, resize, mean, std, filter, shortest_edge })
+    sound(Preprocess { size, resize, mean, std, filter, shortest_edge, pixels: Pixels::Floats })
 }
 
 fn sound(it: Preprocess) -> std::result::Result<Preprocess, String> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use dualpath::image::{Filter, Preprocess, Resize};
+use dualpath::image::{Filter, Pixels, Preprocess, Resize};
 use dualpath::model::{
     FORMAT, IMAGE_GRAPH, MANIFEST, Manifest, Recall, Sentences, TEXT_GRAPH, TOKENIZER, sha256,
 };
@@ -95,6 +95,7 @@ pub fn preprocess(run: &Run) -> Preprocess {
         std,
         filter: Filter::Bilinear,
         shortest_edge: None,
+        pixels: Pixels::Floats,
     }
 }
 

@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use dualpath::encoder;
+use dualpath::image::Pixels;
 use dualpath::model::{
     Graph, IMAGE_GRAPH, MANIFEST, Manifest, Recall, TEXT_GRAPH, TOKENIZER, sha256,
 };
@@ -19,6 +20,16 @@ pub fn own<'a>(graph: &'a Graph, folder: &Path) -> Result<&'a [u8]> {
         Graph::Bytes(bytes) => Ok(bytes),
         Graph::File(_) => bail!("{} is no folder of `train export`", folder.display()),
     }
+}
+
+/// Refuses a folder of `train half`.
+pub fn whole(manifest: &Manifest, folder: &Path) -> Result<()> {
+    ensure!(
+        manifest.image.pixels == Pixels::Floats,
+        "{} is in half precision already (name the folder that it was made from)",
+        folder.display()
+    );
+    Ok(())
 }
 
 /// The pictures and sentences of a manifest's recall.

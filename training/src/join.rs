@@ -105,6 +105,7 @@ fn shared(members: &[PathBuf], models: &[Model]) -> Result<Manifest> {
         let it = &model.manifest;
         let differs =
             |what: &str| format!("{what} of {} differs from that of {name}", folder.display());
+        folder::whole(it, folder)?;
         ensure!(it.image == first.image, differs("the preprocessing"));
         ensure!(it.text == first.text, differs("the length of sentences"));
         ensure!(it.files.get(TOKENIZER) == first.files.get(TOKENIZER), differs("the tokenizer"));

@@ -463,7 +463,8 @@ fn folded(
     (weight, bias)
 }
 
-fn ints(name: &str, values: &[i64]) -> Attribute {
+/// An attribute of several numbers.
+pub fn ints(name: &str, values: &[i64]) -> Attribute {
     Attribute {
         name: name.to_owned(),
         ints: values.to_vec(),

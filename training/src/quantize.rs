@@ -55,8 +55,9 @@ pub fn quantize(
     // Evenly over the data, which may be sorted.
     let step = training.len().div_ceil(pictures.max(1));
     let training: Vec<_> = training.into_iter().step_by(step).collect();
-    let before = served::embedded(&*encoder::load("before", from)?, &val)?.ranks().report();
     let model = Model::from_folder(from)?;
+    folder::whole(&model.manifest, from)?;
+    let before = served::embedded(&*encoder::load("before", from)?, &val)?.ranks().report();
     let (image, text) = (own(&model.image_graph, from)?, own(&model.text_graph, from)?);
     let image = match which {
         Which::Text => image.to_vec(),

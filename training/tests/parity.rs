@@ -72,6 +72,7 @@ fn pictures(count: i64, size: i64) -> Tensor {
         std: [0.5; 3],
         filter: dualpath::image::Filter::default(),
         shortest_edge: None,
+        pixels: dualpath::image::Pixels::Floats,
     };
     let mut pixels = ndarray::Array4::zeros((count as usize, 3, size as usize, size as usize));
     let mut archive = tar::Archive::new(file);

@@ -172,6 +172,7 @@ fn target(cast: &Node) -> Option<i64> {
     cast.attribute.iter().find(|it| it.name == "to")?.i
 }
 
-fn to(element: i32) -> Attribute {
+/// To what a Cast casts.
+pub fn to(element: i32) -> Attribute {
     Attribute::int("to", i64::from(element))
 }

@@ -2,11 +2,16 @@
 #![allow(clippy::unwrap_used)]
 
 use dualpath::encoder;
+use dualpath::image::{Pixels, Preprocess, Resize};
+use dualpath::model::{MANIFEST, Manifest, Model as Folder};
 use ndarray::{Array2, Array4};
 use ort::value::Tensor;
 use prost::Message;
 
+use super::bytes::taking_bytes;
 use super::graph::halved;
+use super::halve;
+use crate::folder;
 use crate::net::Pooling;
 use crate::net::image::{self, Backbone, Head, Stride};
 use crate::net::text::{self, Form};
@@ -105,4 +110,88 @@ fn quantized_graphs_are_refused() {
     model.graph.as_mut().unwrap().node[0].op_type = "DequantizeLinear".to_owned();
     let refused = halved(&model.encode_to_vec()).unwrap_err().to_string();
     assert!(refused.contains("the folder that it was quantized from"), "{refused}");
+}
+
+fn preprocess() -> Preprocess {
+    Preprocess {
+        size: 64,
+        resize: Resize::Squash,
+        mean: [0.5, 0.4, 0.3],
+        std: [0.5, 0.25, 0.3],
+        filter: Default::default(),
+        shortest_edge: None,
+        pixels: Pixels::Floats,
+    }
+}
+
+fn image_path() -> Vec<u8> {
+    let head = Head { pooling: Pooling::MeanMax, hidden: 64, dimension: WIDTH, dropout: 0.0 };
+    let path = image::path(Backbone::MobileNetV2, Stride::Middle, &head);
+    written(&path, Input::Pixels(&[3, 64, 64]), Precision::Half)
+}
+
+#[test]
+fn bytes_are_normalised_as_the_extension_does_it() {
+    encoder::environment().unwrap();
+    let (graph, preprocess) = (image_path(), preprocess());
+    let bytes = Array4::from_shape_fn((4, 64, 64, 3), |(row, y, x, channel)| {
+        (37 * row + 3 * x + 2 * y * row + 50 * channel) as u8
+    });
+    let mut floats = Array4::zeros((4, 3, 64, 64));
+    for (bytes, plane) in bytes.outer_iter().zip(floats.outer_iter_mut()) {
+        let square = bytes.iter().copied().collect();
+        let picture = ::image::RgbImage::from_raw(64, 64, square).unwrap();
+        preprocess.write(&picture, plane).unwrap();
+    }
+    let taking = taking_bytes(&graph, &preprocess).unwrap();
+    let expected = embedded(&graph, Tensor::from_array(floats).unwrap().into());
+    let found = embedded(&taking, Tensor::from_array(bytes).unwrap().into());
+    for (expected, found) in expected.iter().flatten().zip(found.iter().flatten()) {
+        assert!((expected - found).abs() < 1e-5, "{expected} and {found}");
+    }
+}
+
+/// Encoded by the extension, whole and one by one, and not halved again.
+#[test]
+fn a_halved_folder_says_the_same() {
+    encoder::environment().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let [from, to, again] = ["from", "to", "again"].map(|it| place.path().join(it));
+    let tokenizer = include_bytes!("../../../models/default/tokenizer.json");
+    let manifest = include_bytes!("../../../models/default/dualpath.json");
+    let mut manifest: Manifest = serde_json::from_slice(manifest).unwrap();
+    manifest.image = preprocess();
+    manifest.dimension = WIDTH as usize;
+    let text = text::path(Form::FlatMeanMax, 10_000, WIDTH, 0.0);
+    let text = written(&text, Input::Tokens(manifest.text.length as i64), Precision::Half);
+    folder::write_unmeasured(&from, &mut manifest, [&image_path(), &text, tokenizer]).unwrap();
+    halve(&from, &to).unwrap();
+    let halved = Folder::from_folder(&to).unwrap();
+    assert_eq!(halved.manifest.image, Preprocess { pixels: Pixels::Bytes, ..preprocess() });
+    let refused = halve(&to, &again).unwrap_err().to_string();
+    assert!(refused.contains("in half precision already") && !again.exists(), "{refused}");
+
+    let picture = |number: u8| {
+        let mut file = std::io::Cursor::new(Vec::new());
+        let drawn = ::image::RgbImage::from_fn(90, 70, |x, y| {
+            ::image::Rgb([6 * number, (3 * x) as u8, (2 * y) as u8])
+        });
+        drawn.write_to(&mut file, ::image::ImageFormat::Png).unwrap();
+        file.into_inner()
+    };
+    let mut files: Vec<Vec<u8>> = (0..40).map(picture).collect();
+    files[3] = b"no picture".to_vec();
+    let files: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
+    let [exact, half] = [("exact", &from), ("half", &to)].map(|(name, folder)| {
+        let encoder = encoder::load(name, folder).unwrap();
+        let rows = encoder.pictures(&files).into_iter().enumerate().filter_map(|(at, row)| {
+            assert_eq!(row.is_err(), at == 3);
+            row.ok()
+        });
+        let mut rows: Vec<Vec<f32>> = rows.map(|it| it.as_slice().to_vec()).collect();
+        rows.push(encoder.picture(files[7]).unwrap().as_slice().to_vec());
+        rows
+    });
+    assert_alike(&exact, &half);
+    assert!(std::fs::read_to_string(to.join(MANIFEST)).unwrap().contains(r#""pixels": "bytes""#));
 }
