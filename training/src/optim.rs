@@ -13,8 +13,10 @@ const BETA2: f64 = 0.98;
 const EPSILON: f64 = 1e-8;
 const MOMENTUM: f64 = 0.9;
 
-/// Numbers that are computed at once: what stands between is to stay in a cache, or to be one kernel's work.
+/// Numbers that are computed at once: what stands between is to stay in a processor's cache.
 const PART: i64 = 1 << 20;
+/// The same on a GPU, which has to be told of each part.
+const PART_OF_GPU: i64 = 1 << 24;
 
 /// Moves named tensors along their gradients.
 pub struct Optimiser {
@@ -67,10 +69,11 @@ impl Optimiser {
             let _ = gradients.g_mul_scalar_(shrink);
         }
         self.steps += 1;
+        let most = if gradients.device().is_cuda() { PART_OF_GPU } else { PART };
         let mut from = 0;
         for alike in laid.groups.chunk_by(|one, other| one.moves_as(other)) {
             let to = from + alike.len();
-            let parts = |it: &Flat| it.parts(from, to, PART);
+            let parts = |it: &Flat| it.parts(from, to, most);
             let moments: Vec<Vec<Tensor>> = laid.moments.iter().map(parts).collect();
             let all = parts(&laid.weights).into_iter().zip(parts(&laid.gradients));
             for (at, (tensor, gradient)) in all.enumerate() {
