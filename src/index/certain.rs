@@ -4,11 +4,12 @@
 //! query's distance from the list's centre. A row whose estimate stays behind the last answer by more
 //! than that is none. Lists near the query come first, so that the last answer is soon near.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::aspect::{Aspect, Lists};
 use super::code::{Asked, Coded, Coder, GROUP};
-use super::crew::{Crew, crewed};
+use super::crew::crewed;
 use super::measure::Measure;
 use super::nearest::{Found, Hit, Search, Want};
 use super::probe::Listed;
@@ -21,6 +22,8 @@ const MOST_CODES: usize = 4 * 1024 * 1024;
 /// Lists that other threads estimate while the rows of those before are read; before fewer, the rows show how
 /// near the next must be.
 const LISTS_AHEAD: usize = 32;
+/// Queries that go through the lists together, where there are many.
+const TOGETHER: usize = 8;
 /// Of a first look, the rows per row wanted.
 const FIRST_ROWS: usize = 2;
 /// Rows in question that are held at a time.
@@ -38,41 +41,80 @@ pub fn certain(
     if want.count == 0 {
         return Ok(Vec::new());
     }
-    let search = Search::new(measure, want);
-    let mut sieve = Sieve { source, lists, measure, want, search, left: Vec::new() };
-    sieve.tail()?;
-    let (asked, aspects) = lists.seen_by(measure);
-    let mut order: Vec<usize> = (0..lists.lists.len()).collect();
-    order.sort_unstable_by(|a, b| aspects[*b].near.total_cmp(&aspects[*a].near));
+    let mut sieve = Sieve::new(source, lists, measure, want)?;
     let after = want.after.map_or(f64::NEG_INFINITY, |it| measure.key(it.distance));
-    let sift = |part: &Part| part.sifted(&lists.coder, &asked, measure.base(), after);
-    crewed(threads, sift, |crew| {
-        let mut rest = order.iter().copied();
+    let sift = |part: Part| part.sifted(&lists.coder, measure.base(), after);
+    crewed(threads, |crew| {
         let mut at_once = FIRST_LISTS;
         loop {
             let ahead = crew.is_several() && LISTS_AHEAD <= at_once;
             if !ahead {
                 sieve.look(false)?;
             }
-            let parts = sieve.parts(&mut rest, at_once, &aspects)?;
+            let parts = sieve.parts(at_once, MOST_CODES)?;
             if parts.is_empty() {
                 break;
             }
-            crew.start(parts);
+            let started = crew.start(parts, &sift);
             at_once *= 2;
             if ahead {
                 sieve.look(true)?;
             }
-            sieve.take(crew)?;
+            sieve.take(started.finish()?)?;
         }
         Ok(())
     })?;
-    sieve.look(true)?;
-    sieve.search.settled(source)
+    sieve.answers()
+}
+
+/// Shows what [`certain`] answers to each query, in their order; `want.after` is not for this search. Some queries go
+/// through the lists together, and what `show` does meanwhile costs no time where there are several threads.
+pub fn certain_of_each(
+    source: &impl Listed,
+    lists: &Lists,
+    measures: &[Measure],
+    want: &Want,
+    threads: usize,
+    mut show: impl FnMut(usize, Vec<Hit>) -> Result<()>,
+) -> Result<()> {
+    crewed(threads, |crew| {
+        let mut known = VecDeque::new();
+        for (group, measures) in measures.chunks(TOGETHER).enumerate() {
+            let sieves = measures.iter().map(|it| Sieve::new(source, lists, it, want));
+            let mut sieves = sieves.collect::<Result<Vec<_>>>()?;
+            let mut at_once = FIRST_LISTS;
+            loop {
+                let mut parts = Vec::new();
+                for (at, sieve) in sieves.iter_mut().enumerate() {
+                    sieve.look(false)?;
+                    let next = sieve.parts(at_once, MOST_CODES / TOGETHER)?;
+                    parts.extend(next.into_iter().map(|it| (at, it)));
+                }
+                if parts.is_empty() {
+                    break;
+                }
+                let started = crew.start(parts, |(at, part): (usize, Part)| {
+                    (at, part.sifted(&lists.coder, measures[at].base(), f64::NEG_INFINITY))
+                });
+                at_once *= 2;
+                if let Some((at, hits)) = known.pop_front() {
+                    show(at, hits)?;
+                }
+                for (at, left) in started.finish()? {
+                    sieves[at].take(vec![left])?;
+                }
+            }
+            for (at, sieve) in sieves.into_iter().enumerate() {
+                known.push_back((TOGETHER * group + at, sieve.answers()?));
+            }
+        }
+        known.into_iter().try_for_each(|(at, hits)| show(at, hits))
+    })
 }
 
 /// A list to be estimated.
 struct Part {
+    asked: Arc<Asked>,
     coded: Arc<Coded>,
     aspect: Aspect,
     /// The farthest that an answer can be.
@@ -90,8 +132,8 @@ struct Left {
 
 impl Part {
     /// The rows that can be answers, of which none is surely nearer than `after`; keys are `base` less scores.
-    fn sifted(&self, coder: &Coder, asked: &Asked, base: f64, after: f64) -> Vec<Left> {
-        let Part { coded, aspect, farthest } = self;
+    fn sifted(&self, coder: &Coder, base: f64, after: f64) -> Vec<Left> {
+        let Part { asked, coded, aspect, farthest } = self;
         let least = (base - farthest - rounding(base, *farthest)) as f32;
         let mut left = Vec::new();
         for (group, (block, first)) in coded.groups.iter().enumerate() {
@@ -119,11 +161,37 @@ struct Sieve<'a, S> {
     measure: &'a Measure,
     want: &'a Want,
     search: Search<'a>,
+    asked: Arc<Asked>,
+    aspects: Vec<Aspect>,
+    /// Lists that were not looked at, the nearest first.
+    rest: std::vec::IntoIter<usize>,
     /// Rows that are not ruled out: the nearest they can be, their estimate, and where they are.
     left: Vec<(f64, f32, Found)>,
 }
 
-impl<S: Listed> Sieve<'_, S> {
+impl<'a, S: Listed> Sieve<'a, S> {
+    fn new(
+        source: &'a S,
+        lists: &'a Lists,
+        measure: &'a Measure,
+        want: &'a Want,
+    ) -> Result<Sieve<'a, S>> {
+        let (asked, aspects) = lists.seen_by(measure);
+        let mut rest: Vec<usize> = (0..lists.lists.len()).collect();
+        rest.sort_unstable_by(|a, b| aspects[*b].near.total_cmp(&aspects[*a].near));
+        let (search, asked, rest) = (Search::new(measure, want), Arc::new(asked), rest.into_iter());
+        let left = Vec::new();
+        let mut sieve = Sieve { source, lists, measure, want, search, asked, aspects, rest, left };
+        sieve.tail()?;
+        Ok(sieve)
+    }
+
+    /// Looks at all that are left.
+    fn answers(mut self) -> Result<Vec<Hit>> {
+        self.look(true)?;
+        self.search.settled(self.source)
+    }
+
     /// Meets the rows that are in no list.
     fn tail(&mut self) -> Result<()> {
         let Sieve { source, measure, want, search, .. } = self;
@@ -139,28 +207,24 @@ impl<S: Listed> Sieve<'_, S> {
     }
 
     /// The next lists, up to so many.
-    fn parts(
-        &self,
-        rest: &mut impl Iterator<Item = usize>,
-        most: usize,
-        aspects: &[Aspect],
-    ) -> Result<Vec<Part>> {
+    fn parts(&mut self, most: usize, most_bytes: usize) -> Result<Vec<Part>> {
         let farthest = self.search.farthest();
         let (mut parts, mut bytes) = (Vec::new(), 0);
         while parts.len() < most
-            && bytes < MOST_CODES
-            && let Some(at) = rest.next()
+            && bytes < most_bytes
+            && let Some(at) = self.rest.next()
         {
             let coded = self.source.codes(self.lists.lists[at].list)?;
             bytes += coded.bytes();
-            parts.push(Part { coded, aspect: aspects[at], farthest });
+            let (asked, aspect) = (self.asked.clone(), self.aspects[at]);
+            parts.push(Part { asked, coded, aspect, farthest });
         }
         Ok(parts)
     }
 
     /// Keeps the rows that the crew has not ruled out.
-    fn take(&mut self, crew: &mut Crew<'_, Part, Vec<Left>>) -> Result<()> {
-        for Left { nearest, estimate, block, slot } in crew.finish()?.into_iter().flatten() {
+    fn take(&mut self, left: Vec<Vec<Left>>) -> Result<()> {
+        for Left { nearest, estimate, block, slot } in left.into_iter().flatten() {
             if let Some(found) = self.source.allowed(&self.want.rows, block, slot)? {
                 self.left.push((nearest, estimate, found));
             }

@@ -1,7 +1,9 @@
 //! Groups of near vectors and their centres: Lloyd's k-means, on vectors laid end to end.
 
+use super::crew::Crew;
 use super::kernel::{ROWS, WIDTH, panel, panels, square};
 use super::rotation::Random;
+use crate::error::Result;
 
 /// Rows that are compared with centres at a time.
 const AT_ONCE: usize = 1024;
@@ -70,24 +72,31 @@ impl Group {
 
 impl Centres {
     /// For centres of this dimension laid end to end.
-    pub fn new(centres: &[f32], dimension: usize) -> Centres {
+    pub fn new(centres: &[f32], dimension: usize) -> Result<Centres> {
         let count = centres.len() / dimension;
         if count <= FEW {
-            return Centres::ungrouped(centres, dimension);
+            return Ok(Centres::ungrouped(centres, dimension));
         }
-        let leaders = self::centres(centres, dimension, count.isqrt());
-        let mut members = vec![Vec::new(); leaders.len() / dimension];
-        for (at, (leader, _)) in assigned(centres, &leaders, dimension).into_iter().enumerate() {
-            members[leader].push(at);
-        }
+        let leaders = self::centres(centres, dimension, count.isqrt())?;
+        let near = Centres::for_rows(count, &leaders, dimension)?;
+        let nearest = nearest_of(&Crew::alone(), centres, near)?;
+        let members = members(&nearest, leaders.len() / dimension);
         let all = (0..members.len()).collect();
         let leaders = Some(Group::new(&leaders, dimension, all));
         let groups = members.into_iter().map(|it| Group::new(centres, dimension, it)).collect();
-        Centres { dimension, groups, leaders }
+        Ok(Centres { dimension, groups, leaders })
+    }
+
+    /// For so many rows.
+    pub fn for_rows(count: usize, centres: &[f32], dimension: usize) -> Result<Centres> {
+        match count * dimension < centres.len() {
+            true => Ok(Centres::ungrouped(centres, dimension)),
+            false => Centres::new(centres, dimension),
+        }
     }
 
     /// For fewer rows than it takes to be worth grouping them.
-    pub fn ungrouped(centres: &[f32], dimension: usize) -> Centres {
+    fn ungrouped(centres: &[f32], dimension: usize) -> Centres {
         let all = (0..centres.len() / dimension).collect();
         let groups = vec![Group::new(centres, dimension, all)];
         Centres { dimension, groups, leaders: None }
@@ -150,58 +159,80 @@ fn least(mut far: [f32; WIDTH]) -> f32 {
 }
 
 /// [`Centres::nearest`], for rows that are compared with these centres once.
-pub fn assigned(rows: &[f32], centres: &[f32], dimension: usize) -> Vec<(usize, f32)> {
-    match rows.len() < centres.len() {
-        true => Centres::ungrouped(centres, dimension),
-        false => Centres::new(centres, dimension),
-    }
-    .nearest(rows)
+pub fn assigned(rows: &[f32], centres: &[f32], dimension: usize) -> Result<Vec<(usize, f32)>> {
+    Ok(Centres::for_rows(rows.len() / dimension, centres, dimension)?.nearest(rows))
 }
 
 /// `count` centres of the rows, or fewer where there are fewer rows; the same for the same rows.
-pub fn centres(rows: &[f32], dimension: usize, count: usize) -> Vec<f32> {
-    clustered(rows, dimension, count).0
+pub fn centres(rows: &[f32], dimension: usize, count: usize) -> Result<Vec<f32>> {
+    Ok(clustered(&Crew::alone(), rows, dimension, count)?.0)
 }
 
-/// [`centres`], and two for each that would have more than `most` rows.
-pub fn halved_centres(rows: &[f32], dimension: usize, count: usize, most: usize) -> Vec<f32> {
-    let (centres, nearest) = clustered(rows, dimension, count);
-    let mut halved = Vec::with_capacity(centres.len());
-    let members = members(rows, &nearest, centres.len() / dimension, dimension);
-    for (centre, members) in centres.chunks_exact(dimension).zip(members) {
-        halve(centre, &members, most, &mut halved);
-    }
-    halved
+/// [`centres`], and two for each that would have more than `most` rows; the same for any crew.
+pub fn halved_centres<'scope>(
+    crew: &Crew<'scope, '_>,
+    rows: &'scope [f32],
+    dimension: usize,
+    count: usize,
+    most: usize,
+) -> Result<Vec<f32>> {
+    let (centres, nearest) = clustered(crew, rows, dimension, count)?;
+    let members = members(&nearest, centres.len() / dimension);
+    let centres = centres.chunks_exact(dimension).map(<[f32]>::to_vec);
+    let halved = crew.each(centres.zip(members).collect(), move |(centre, members)| {
+        let mut halved = Vec::new();
+        match members.len() <= most {
+            true => halved.extend(centre),
+            false => halve(&centre, &rows_of(rows, &members, dimension), most, &mut halved)?,
+        }
+        Ok(halved)
+    })?;
+    Ok(halved.into_iter().collect::<Result<Vec<_>>>()?.concat())
 }
 
 /// Adds the centre, or those of its rows' halves where they are more than `most`.
-fn halve(centre: &[f32], rows: &[f32], most: usize, halved: &mut Vec<f32>) {
+fn halve(centre: &[f32], rows: &[f32], most: usize, halved: &mut Vec<f32>) -> Result<()> {
     let dimension = centre.len();
-    if rows.len() <= most * dimension {
-        return halved.extend_from_slice(centre);
+    if most * dimension < rows.len() {
+        let (centres, nearest) = clustered(&Crew::alone(), rows, dimension, 2)?;
+        let halves = members(&nearest, 2);
+        let count = rows.len() / dimension;
+        // Not all the same, nor a few apart from all others, which would go on row by row.
+        if halves.iter().all(|it| count <= it.len() * UNEQUAL) {
+            for (centre, half) in centres.chunks_exact(dimension).zip(&halves) {
+                halve(centre, &rows_of(rows, half, dimension), most, halved)?;
+            }
+            return Ok(());
+        }
     }
-    let (centres, nearest) = clustered(rows, dimension, 2);
-    let halves = members(rows, &nearest, 2, dimension);
-    // All the same, or a few apart from all others, which would go on row by row.
-    if halves.iter().any(|it| it.len() * UNEQUAL < rows.len()) {
-        return halved.extend_from_slice(centre);
-    }
-    for (centre, rows) in centres.chunks_exact(dimension).zip(&halves) {
-        halve(centre, rows, most, halved);
-    }
+    halved.extend_from_slice(centre);
+    Ok(())
 }
 
-/// The rows of each centre.
-fn members(rows: &[f32], nearest: &[usize], count: usize, dimension: usize) -> Vec<Vec<f32>> {
+/// Which rows each centre is the nearest of, in their order.
+fn members(nearest: &[usize], count: usize) -> Vec<Vec<usize>> {
     let mut members = vec![Vec::new(); count];
-    for (row, centre) in rows.chunks_exact(dimension).zip(nearest) {
-        members[*centre].extend_from_slice(row);
-    }
+    nearest.iter().enumerate().for_each(|(row, centre)| members[*centre].push(row));
     members
 }
 
+fn row_at(rows: &[f32], at: usize, dimension: usize) -> &[f32] {
+    &rows[at * dimension..(at + 1) * dimension]
+}
+
+fn rows_of(rows: &[f32], those: &[usize], dimension: usize) -> Vec<f32> {
+    let mut own = Vec::with_capacity(those.len() * dimension);
+    those.iter().for_each(|at| own.extend_from_slice(row_at(rows, *at, dimension)));
+    own
+}
+
 /// Centres, and which was the nearest of each row before they moved for the last time.
-fn clustered(rows: &[f32], dimension: usize, count: usize) -> (Vec<f32>, Vec<usize>) {
+fn clustered<'scope>(
+    crew: &Crew<'scope, '_>,
+    rows: &'scope [f32],
+    dimension: usize,
+    count: usize,
+) -> Result<(Vec<f32>, Vec<usize>)> {
     let total = rows.len() / dimension;
     let count = count.min(total);
     let mut random = Random::new(total as u64);
@@ -209,37 +240,56 @@ fn clustered(rows: &[f32], dimension: usize, count: usize) -> (Vec<f32>, Vec<usi
     let mut centres: Vec<f32> = (0..count)
         .flat_map(|at| {
             let (from, to) = (at * total / count, (at + 1) * total / count);
-            let row = from + random.below(to - from);
-            rows[row * dimension..(row + 1) * dimension].iter().copied()
+            row_at(rows, from + random.below(to - from), dimension).iter().copied()
         })
         .collect();
     let mut nearest = Vec::new();
     for _ in 0..ROUNDS {
-        nearest = assigned(rows, &centres, dimension).into_iter().map(|it| it.0).collect();
-        let mut sums = vec![0.0f64; centres.len()];
-        let mut members = vec![0usize; count];
-        for (row, centre) in rows.chunks_exact(dimension).zip(&nearest) {
-            members[*centre] += 1;
-            let sums = &mut sums[centre * dimension..(centre + 1) * dimension];
-            sums.iter_mut().zip(row).for_each(|(sum, it)| *sum += f64::from(*it));
-        }
-        for (at, centre) in centres.chunks_exact_mut(dimension).enumerate() {
-            let sums = &sums[at * dimension..(at + 1) * dimension];
+        nearest = nearest_of(crew, rows, Centres::for_rows(total, &centres, dimension)?)?;
+        let means = means(crew, rows, dimension, members(&nearest, count))?;
+        for (centre, mean) in centres.chunks_exact_mut(dimension).zip(means) {
             // A centre without rows goes where one of them is.
-            let row = &rows[random.below(total) * dimension..][..dimension];
-            for ((number, sum), row) in centre.iter_mut().zip(sums).zip(row) {
-                *number = match members[at] {
-                    0 => *row,
-                    members => (sum / members as f64) as f32,
-                };
-            }
+            let row = row_at(rows, random.below(total), dimension);
+            centre.copy_from_slice(mean.as_deref().unwrap_or(row));
         }
     }
-    (centres, nearest)
+    Ok((centres, nearest))
+}
+
+/// The nearest centre of each row, by all of the crew.
+fn nearest_of<'scope>(
+    crew: &Crew<'scope, '_>,
+    rows: &'scope [f32],
+    centres: Centres,
+) -> Result<Vec<usize>> {
+    let dimension = centres.dimension;
+    let share = crew.share(rows.len() / dimension, AT_ONCE);
+    let parts = rows.chunks(share * dimension).collect();
+    let nearest = crew.each(parts, move |rows: &[f32]| centres.nearest(rows))?;
+    Ok(nearest.into_iter().flatten().map(|it| it.0).collect())
+}
+
+/// The mean of each centre's rows, where it has any; added up in the order of the rows, so that it is the same for any crew.
+fn means<'scope>(
+    crew: &Crew<'scope, '_>,
+    rows: &'scope [f32],
+    dimension: usize,
+    members: Vec<Vec<usize>>,
+) -> Result<Vec<Option<Vec<f32>>>> {
+    crew.each(members, move |members| {
+        let mut sums = vec![0.0f64; dimension];
+        for row in &members {
+            let row = row_at(rows, *row, dimension);
+            sums.iter_mut().zip(row).for_each(|(sum, it)| *sum += f64::from(*it));
+        }
+        let mean = sums.into_iter().map(|sum| (sum / members.len() as f64) as f32);
+        (!members.is_empty()).then(|| mean.collect())
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::crew::crewed;
     use super::*;
 
     #[test]
@@ -250,7 +300,7 @@ mod tests {
                 (0..dimension * count).map(|_| Ok(f32::from(u.int_in_range(-9i8..=9)?))).collect()
             };
             let (rows, centres) = (vectors(70)?, vectors(5)?);
-            let found = assigned(&rows, &centres, dimension);
+            let found = assigned(&rows, &centres, dimension).unwrap();
             for (row, (centre, distance)) in rows.chunks(dimension).zip(found) {
                 let to = |centre: &[f32]| -> f32 {
                     row.iter().zip(centre).map(|(a, b)| (a - b).powi(2)).sum()
@@ -276,7 +326,7 @@ mod tests {
         };
         let centres = vectors(600, &[], 1.0);
         let rows = vectors(3000, &centres, 0.6);
-        let grouped = Centres::new(&centres, dimension);
+        let grouped = Centres::new(&centres, dimension).unwrap();
         assert!(grouped.leaders.is_some());
         let exact = Centres::ungrouped(&centres, dimension).nearest(&rows);
         let found = grouped.nearest(&rows);
@@ -314,19 +364,35 @@ mod tests {
             .collect();
         let most = |centres: &[f32], rows: &[f32]| {
             let mut counts = vec![0; centres.len() / 2];
-            assigned(rows, centres, 2).into_iter().for_each(|it| counts[it.0] += 1);
+            assigned(rows, centres, 2).unwrap().into_iter().for_each(|it| counts[it.0] += 1);
             counts.into_iter().max()
         };
-        let halved = halved_centres(&rows, 2, 2, 300);
+        let halved = halved_centres(&Crew::alone(), &rows, 2, 2, 300).unwrap();
         assert!((16..40).contains(&halved.len()), "{}", halved.len());
         // Neighbours of the halves take and give some.
         assert!(most(&halved, &rows) <= Some(360), "{:?}", most(&halved, &rows));
-        assert_eq!(halved_centres(&rows, 2, 2, 2000), centres(&rows, 2, 2));
+        let whole = halved_centres(&Crew::alone(), &rows, 2, 2, 2000).unwrap();
+        assert_eq!(whole, centres(&rows, 2, 2).unwrap());
         // What is all the same has no halves, with one row far away or without.
         rows.iter_mut().for_each(|it| *it = 1.0);
-        assert_eq!(halved_centres(&rows, 2, 2, 300), [1.0; 4]);
+        let halved = halved_centres(&Crew::alone(), &rows, 2, 2, 300).unwrap();
+        assert_eq!(halved, [1.0; 4]);
         rows.extend([1000.0; 2]);
-        assert_eq!(halved_centres(&rows, 2, 1, 300).len(), 2);
+        let halved = halved_centres(&Crew::alone(), &rows, 2, 1, 300).unwrap();
+        assert_eq!(halved.len(), 2);
+    }
+
+    #[test]
+    fn any_crew_makes_the_same_centres() {
+        let (dimension, mut random) = (7, Random::new(11));
+        let rows: Vec<f32> =
+            (0..dimension * 3_001).map(|_| random.below(1_000) as f32 / 999.0).collect();
+        let of = |threads| {
+            crewed(threads, |crew| halved_centres(crew, &rows, dimension, 150, 30)).unwrap()
+        };
+        let alone = of(1);
+        assert!(150 * dimension < alone.len());
+        assert!([2, 3, 8].into_iter().all(|it| of(it) == alone));
     }
 
     #[test]
@@ -338,8 +404,9 @@ mod tests {
                 [10.0 * (at % 3) as f32 + noise, 5.0 - noise]
             })
             .collect();
-        let centres = centres(&rows, 2, 6);
-        let far = assigned(&rows, &centres, 2).into_iter().fold(0.0f32, |far, it| far.max(it.1));
+        let centres = centres(&rows, 2, 6).unwrap();
+        let far =
+            assigned(&rows, &centres, 2).unwrap().into_iter().fold(0.0f32, |far, it| far.max(it.1));
         assert!(far < 2.0, "{far}");
     }
 }

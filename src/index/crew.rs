@@ -1,75 +1,69 @@
 //! Threads that compute while the calling one reads: a connection is for one thread, numbers are not.
 
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::thread::{Builder, Scope};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, Scope, available_parallelism};
 
 use crate::error::{Error, Result};
 
-/// Most threads that a search computes with.
+/// Most threads that are computed with.
 pub const MOST_THREADS: usize = 64;
+
+/// Threads that lists are made with where nobody has said how many: what the calling thread has to do alone is a
+/// fifth of all, so that more of them would wait for it.
+const MOST_UNASKED: usize = 8;
+
+/// Items a thread, so that none waits long for the last of another.
+const ITEMS: usize = 4;
 
 /// Looks before a thread sleeps.
 const LOOKS: usize = 2_000;
 
-static THREADS: AtomicUsize = AtomicUsize::new(1);
+/// 0 as long as nobody has said how many.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 /// How many threads a search computes with.
 pub fn threads() -> usize {
-    THREADS.load(Ordering::Relaxed)
+    THREADS.load(Ordering::Relaxed).max(1)
 }
 
-/// Sets that for the process.
+/// How many threads lists are made with, where many rows are to be put into them.
+pub fn bulk_threads() -> usize {
+    match THREADS.load(Ordering::Relaxed) {
+        0 => available_parallelism().map_or(1, |it| it.get().min(MOST_UNASKED)),
+        said => said,
+    }
+}
+
+/// Sets both for the process.
 pub fn use_threads(count: usize) {
     THREADS.store(count.clamp(1, MOST_THREADS), Ordering::Relaxed);
 }
 
-/// Runs `body` with threads that do `work` on the items of its batches; the calling one is one of them.
-pub fn crewed<I, O, T>(
+/// Runs `body` with a crew of so many threads, of which the calling one is one.
+pub fn crewed<'env, T>(
     threads: usize,
-    work: impl Fn(&I) -> O + Sync,
-    body: impl FnOnce(&mut Crew<'_, I, O>) -> Result<T>,
-) -> Result<T>
-where
-    I: Send + Sync,
-    O: Send,
-{
+    body: impl for<'scope> FnOnce(&Crew<'scope, 'env>) -> Result<T>,
+) -> Result<T> {
     std::thread::scope(|scope| {
-        let (reports, results) = channel();
-        let work = &work;
         // Where the system gives fewer threads, these do it.
-        let others = (1..threads).map_while(|_| hired(scope, work, reports.clone())).collect();
-        drop(reports);
-        body(&mut Crew { work, others, results, batch: Arc::default() })
+        let others = (1..threads).map_while(|_| hired(scope)).collect();
+        body(&Crew { others, borrowed: PhantomData })
     })
 }
 
-type Report<O> = (usize, std::thread::Result<O>);
-
 /// A thread that works on batches until there will be none.
-fn hired<'scope, I, O>(
-    scope: &'scope Scope<'scope, '_>,
-    work: &'scope (impl Fn(&I) -> O + Sync),
-    reports: Sender<Report<O>>,
-) -> Option<Sender<Arc<Batch<I>>>>
-where
-    I: Send + Sync + 'scope,
-    O: Send + 'scope,
-{
-    let (batches, next) = channel::<Arc<Batch<I>>>();
+fn hired<'scope>(scope: &'scope Scope<'scope, '_>) -> Option<Sender<Arc<dyn Work + 'scope>>> {
+    let (batches, next) = channel::<Arc<dyn Work + 'scope>>();
     let run = move || {
         while let Some(batch) = awaited(&next) {
-            while let Some(at) = batch.take() {
-                let outcome = catch_unwind(AssertUnwindSafe(|| work(&batch.items[at])));
-                if reports.send((at, outcome)).is_err() {
-                    return;
-                }
-            }
+            while batch.work() {}
         }
     };
-    Builder::new().name("dualpath-search".to_owned()).spawn_scoped(scope, run).ok()?;
+    Builder::new().name("dualpath-numbers".to_owned()).spawn_scoped(scope, run).ok()?;
     Some(batches)
 }
 
@@ -85,61 +79,101 @@ fn awaited<T>(next: &Receiver<T>) -> Option<T> {
     next.recv().ok()
 }
 
-struct Batch<I> {
-    items: Vec<I>,
-    taken: AtomicUsize,
+/// What threads take items from.
+trait Work: Send + Sync {
+    /// Works on the next item; whether there was one that anybody waits for.
+    fn work(&self) -> bool;
 }
 
-impl<I> Default for Batch<I> {
-    fn default() -> Batch<I> {
-        Batch { items: Vec::new(), taken: AtomicUsize::new(0) }
+type Report<O> = (usize, std::thread::Result<O>);
+
+struct Batch<I, O, F> {
+    items: Mutex<std::iter::Enumerate<std::vec::IntoIter<I>>>,
+    work: F,
+    reports: Sender<Report<O>>,
+}
+
+impl<I: Send, O: Send, F: Fn(I) -> O + Send + Sync> Work for Batch<I, O, F> {
+    fn work(&self) -> bool {
+        // Not held while anything may panic.
+        let next = self.items.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let Some((at, item)) = next else {
+            return false;
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| (self.work)(item)));
+        self.reports.send((at, outcome)).is_ok()
     }
 }
 
-impl<I> Batch<I> {
-    fn take(&self) -> Option<usize> {
-        let at = self.taken.fetch_add(1, Ordering::Relaxed);
-        (at < self.items.len()).then_some(at)
-    }
+/// Threads that work for the calling one.
+pub struct Crew<'scope, 'env: 'scope> {
+    others: Vec<Sender<Arc<dyn Work + 'scope>>>,
+    /// What work may borrow.
+    borrowed: PhantomData<&'env mut &'env ()>,
 }
 
-/// The threads of one search.
-pub struct Crew<'a, I, O> {
-    work: &'a dyn Fn(&I) -> O,
-    others: Vec<Sender<Arc<Batch<I>>>>,
+/// A batch that other threads work on.
+#[must_use]
+pub struct Started<'scope, O> {
+    batch: Arc<dyn Work + 'scope>,
     results: Receiver<Report<O>>,
-    batch: Arc<Batch<I>>,
+    count: usize,
 }
 
-impl<I, O> Crew<'_, I, O> {
+impl<'scope> Crew<'scope, '_> {
+    /// The calling thread.
+    pub fn alone() -> Crew<'scope, 'scope> {
+        Crew { others: Vec::new(), borrowed: PhantomData }
+    }
+
     /// Whether there are more threads than the calling one.
     pub fn is_several(&self) -> bool {
         !self.others.is_empty()
     }
 
-    /// Lets the other threads begin, after the batch before was finished.
-    pub fn start(&mut self, items: Vec<I>) {
-        self.batch = Arc::new(Batch { items, taken: AtomicUsize::new(0) });
-        for other in &self.others {
-            // One that is gone leaves its items to the rest.
-            let _ = other.send(self.batch.clone());
+    /// How many of `count` things make an item, and no more than `most`.
+    pub fn share(&self, count: usize, most: usize) -> usize {
+        match self.is_several() {
+            true => count.div_ceil(ITEMS * (self.others.len() + 1)).clamp(1, most),
+            false => most,
         }
     }
 
-    /// Works along, and gives what came of each item, in their order.
-    pub fn finish(&mut self) -> Result<Vec<O>> {
-        let count = self.batch.items.len();
-        let mut outcomes: Vec<Option<O>> = (0..count).map(|_| None).collect();
-        let mut missing = count;
-        while let Some(at) = self.batch.take() {
-            outcomes[at] = Some((self.work)(&self.batch.items[at]));
-            missing -= 1;
+    /// Lets the other threads begin with a batch.
+    pub fn start<I: Send + 'scope, O: Send + 'scope>(
+        &self,
+        items: Vec<I>,
+        work: impl Fn(I) -> O + Send + Sync + 'scope,
+    ) -> Started<'scope, O> {
+        let (count, (reports, results)) = (items.len(), channel());
+        let items = Mutex::new(items.into_iter().enumerate());
+        let batch: Arc<dyn Work + 'scope> = Arc::new(Batch { items, work, reports });
+        for other in self.others.iter().take(count) {
+            // One that is gone leaves its items to the rest.
+            let _ = other.send(batch.clone());
         }
-        for _ in 0..missing {
+        Started { batch, results, count }
+    }
+
+    /// What comes of each item, in their order.
+    pub fn each<I: Send + 'scope, O: Send + 'scope>(
+        &self,
+        items: Vec<I>,
+        work: impl Fn(I) -> O + Send + Sync + 'scope,
+    ) -> Result<Vec<O>> {
+        self.start(items, work).finish()
+    }
+}
+
+impl<O> Started<'_, O> {
+    /// Works along, and gives what came of each item, in their order.
+    pub fn finish(self) -> Result<Vec<O>> {
+        while self.batch.work() {}
+        let mut outcomes: Vec<Option<O>> = (0..self.count).map(|_| None).collect();
+        for _ in 0..self.count {
             let (at, outcome) = awaited(&self.results).ok_or_else(panicked)?;
             outcomes[at] = Some(outcome.map_err(|_| panicked())?);
         }
-        self.batch = Arc::default();
         Ok(outcomes.into_iter().flatten().collect())
     }
 }
@@ -155,52 +189,50 @@ mod tests {
     #[test]
     fn each_item_is_worked_on_once_and_in_order() {
         for threads in [1, 2, 3, 8] {
-            let square = |it: &u64| it * it;
-            let squares = crewed(threads, square, |crew| {
+            let squares = crewed(threads, |crew| {
                 assert_eq!(crew.is_several(), 1 < threads);
                 let mut squares = Vec::new();
+                let mut before: Option<Started<'_, u64>> = None;
                 for first in (0..1_000).step_by(10) {
-                    crew.start((first..first + 10).collect());
-                    squares.append(&mut crew.finish()?);
+                    // One batch is under way while the next begins.
+                    let started = crew.start((first..first + 10).collect(), |it: u64| it * it);
+                    if let Some(before) = before.replace(started) {
+                        squares.append(&mut before.finish()?);
+                    }
                 }
-                // Nothing was started since.
-                squares.append(&mut crew.finish()?);
+                squares.append(&mut before.map_or(Ok(Vec::new()), Started::finish)?);
                 Ok(squares)
             });
             assert_eq!(squares.unwrap(), (0..1_000).map(|it| it * it).collect::<Vec<_>>());
         }
+        assert_eq!(Crew::alone().each(vec![1, 2], |it| it + 1).unwrap(), [2, 3]);
+        assert_eq!(Crew::alone().each(Vec::new(), |it: u8| it).unwrap(), [0u8; 0]);
     }
 
     #[test]
-    fn a_panic_of_another_thread_is_an_error() {
-        let here = std::thread::current().id();
-        let outcome = crewed(
-            2,
-            |_: &usize| {
-                if std::thread::current().id() != here {
-                    panic!("on purpose");
-                }
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            },
-            |crew| {
-                crew.start((0..1_000).collect());
-                crew.finish()
-            },
-        );
-        let message = outcome.unwrap_err().to_string();
-        assert!(message.contains("internal error"), "{message}");
+    fn a_panic_of_any_thread_is_an_error() {
+        for on in [true, false] {
+            let here = std::thread::current().id();
+            let outcome = crewed(2, |crew| {
+                crew.each((0..1_000).collect(), move |_: usize| {
+                    if (std::thread::current().id() == here) == on {
+                        panic!("on purpose");
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                })
+            });
+            let message = outcome.unwrap_err().to_string();
+            assert!(message.contains("internal error"), "{message}");
+        }
     }
 
     #[test]
     fn an_error_of_the_body_leaves_nobody_waiting() {
-        let outcome: Result<()> = crewed(
-            3,
-            |it: &usize| *it,
-            |crew| {
-                crew.start((0..100).collect());
-                Err(Error::Usage("no".to_owned()))
-            },
-        );
+        let numbers: Vec<usize> = (0..100).collect();
+        let outcome: Result<()> = crewed(3, |crew| {
+            let _started = crew.start((0..100).collect(), |it: usize| numbers[it]);
+            Err(Error::Usage("no".to_owned()))
+        });
         assert!(outcome.is_err());
     }
 }

@@ -22,8 +22,8 @@ pub mod cluster;
 mod rotation;
 
 pub use aspect::{List, Lists};
-pub use certain::certain;
-pub use crew::{MOST_THREADS, threads, use_threads};
+pub use certain::{certain, certain_of_each};
+pub use crew::{Crew, MOST_THREADS, Started, bulk_threads, crewed, threads, use_threads};
 pub use effort::{Aim, Effort, LEVELS, Learned};
 pub use form::{Form, Storage};
 pub use kernel::name as simd;

@@ -4,7 +4,8 @@ use super::Store;
 use super::statements::integer;
 use crate::error::Result;
 use crate::index::{
-    Aim, Effort, Found, Hit, LEVELS, Learned, Lists, Measure, Rows, Source, Want, certain, likely,
+    Aim, Effort, Found, Hit, LEVELS, Learned, Lists, Measure, Rows, Source, Want, certain_of_each,
+    likely,
 };
 use crate::sqlite::Value;
 
@@ -40,7 +41,7 @@ impl Store {
     }
 
     /// Learns anew, if lists are `new`, the table has grown or many of its lists have come since.
-    pub(super) fn learn(&self, new: bool) -> Result<()> {
+    pub(super) fn learn(&self, new: bool, threads: usize) -> Result<()> {
         let Some(lists) = self.lists()?.filter(|it| it.coder.is_bounded()) else {
             return Ok(());
         };
@@ -54,7 +55,7 @@ impl Store {
         if rows <= NEAREST || !new && holds && NEWER * newer < lists.lists.len() {
             return Ok(());
         }
-        let learned = self.learned_from(&lists)?;
+        let learned = self.learned_from(&lists, threads)?;
         let found: Vec<String> = learned.found().map(|it| format!("{it:.4}")).collect();
         self.run(
             "INSERT OR REPLACE INTO {config}(key, value) VALUES ('learned', ?1)",
@@ -69,22 +70,24 @@ impl Store {
         Ok(())
     }
 
-    fn learned_from(&self, lists: &Lists) -> Result<Learned> {
+    fn learned_from(&self, lists: &Lists, threads: usize) -> Result<Learned> {
         let sample = self.sample(lists.rows())?;
-        let mut queries = Vec::with_capacity(sample.len());
+        let (mut rowids, mut queries) = (Vec::new(), Vec::new());
         let form = self.made.form();
-        self.whole(&sample, &mut |found, it| queries.push((found.rowid, Measure::new(form, it))))?;
+        self.whole(&sample, &mut |found, it| {
+            rowids.push(found.rowid);
+            queries.push(Measure::new(form, it));
+        })?;
         let rows = Rows::Between(i64::MIN, i64::MAX);
         // The row finds itself, which says nothing.
         let want = Want { count: NEAREST + 1, after: None, within: f64::INFINITY, rows };
         let mut found = vec![0; LEVELS.len()];
         let mut wanted = 0;
-        for (rowid, query) in &queries {
-            let others = |hits: Vec<Hit>| hits.into_iter().filter(|it| it.rowid != *rowid);
-            let nearest: Vec<Hit> =
-                others(certain(self, lists, query, &want, 1)?).take(NEAREST).collect();
+        certain_of_each(self, lists, &queries, &want, threads, |at, hits| {
+            let others = |hits: Vec<Hit>| hits.into_iter().filter(|it| it.rowid != rowids[at]);
+            let nearest: Vec<Hit> = others(hits).take(NEAREST).collect();
             let Some(last) = nearest.last() else {
-                continue;
+                return Ok(());
             };
             wanted += nearest.len();
             let mut right = 0;
@@ -92,13 +95,14 @@ impl Store {
                 // More effort never finds less, but for chance.
                 if right < nearest.len() {
                     let aim = Aim::same(Effort::foreseeing(level));
-                    let hits = likely(self, lists, query, &want, aim)?;
+                    let hits = likely(self, lists, &queries[at], &want, aim)?;
                     let hits = others(hits).filter(|it| it.distance <= last.distance);
                     right = hits.count().min(nearest.len());
                 }
                 *found += right;
             }
-        }
+            Ok(())
+        })?;
         let share = |found: usize| found as f64 / wanted.max(1) as f64;
         Ok(Learned::new(found.into_iter().map(share).collect()))
     }

@@ -3,6 +3,7 @@
 mod blocks;
 mod check;
 mod content;
+mod extend;
 mod learn;
 mod lists;
 mod moves;

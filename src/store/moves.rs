@@ -1,14 +1,16 @@
 //! Rows on their way into lists, from one list to others, and out of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Store;
-use super::blocks::{ROWID_BYTES, listed_slots, packed, planes, rowids};
+use super::blocks::rowids;
+use super::extend::Addition;
 use super::lists::range_of;
 use super::statements::{blob, integer};
 use crate::error::Result;
-use crate::index::code::{Coder, GROUP};
-use crate::index::{List, cluster};
+use crate::index::code::Coder;
+use crate::index::{Crew, List, cluster};
 use crate::sqlite::Value;
 use crate::vector::Vector;
 
@@ -17,13 +19,22 @@ const NEIGHBOURS: usize = 6;
 
 /// The lists while they change.
 pub(super) struct State {
-    pub(super) coder: Coder,
+    pub(super) coder: Arc<Coder>,
     pub(super) lists: Vec<List>,
     pub(super) centres: Vec<f32>,
     pub(super) dimension: usize,
+    /// How many compute what they become.
+    pub(super) threads: usize,
 }
 
 pub(super) type Row = (i64, Vector);
+
+/// Rows laid end to end, where centres are.
+pub(super) fn flat(coder: &Coder, rows: &[Row]) -> Vec<f32> {
+    let mut flat = Vec::with_capacity(rows.iter().map(|it| it.1.dimension()).sum());
+    rows.iter().for_each(|it| flat.extend_from_slice(&coder.placed(it.1.as_slice())));
+    flat
+}
 
 impl State {
     pub(super) fn rows(&self) -> usize {
@@ -37,13 +48,6 @@ impl State {
     /// A centre as it will be read again.
     fn kept(&self, centre: &[f32]) -> Vec<f32> {
         self.coder.centre_of(&self.coder.centre_bytes(centre))
-    }
-
-    /// Rows laid end to end, where centres are.
-    pub(super) fn flat(&self, rows: &[Row]) -> Vec<f32> {
-        let mut flat = Vec::with_capacity(rows.len() * self.dimension);
-        rows.iter().for_each(|it| flat.extend_from_slice(&self.coder.placed(it.1.as_slice())));
-        flat
     }
 
     pub(super) fn longest(&self) -> Option<(usize, usize)> {
@@ -68,7 +72,7 @@ impl Store {
         Ok(at)
     }
 
-    fn write_list(&self, state: &State, at: usize) -> Result<()> {
+    pub(super) fn write_list(&self, state: &State, at: usize) -> Result<()> {
         let List { list, count, spread } = state.lists[at];
         let centre = state.coder.centre_bytes(state.centre(at));
         self.run(
@@ -144,17 +148,17 @@ impl Store {
     ) -> Result<()> {
         let centres: Vec<f32> =
             among.iter().flat_map(|at| state.centre(*at).iter().copied()).collect();
-        let nearest = cluster::assigned(&state.flat(&rows), &centres, state.dimension);
-        let mut groups: BTreeMap<usize, (Vec<Row>, f64)> = BTreeMap::new();
+        let nearest = cluster::assigned(&flat(&state.coder, &rows), &centres, state.dimension)?;
+        let mut groups = BTreeMap::new();
         for (row, (nearest, square)) in rows.into_iter().zip(nearest) {
-            let group = groups.entry(among[nearest]).or_default();
-            group.0.push(row);
-            group.1 += f64::from(square);
+            let at = among[nearest];
+            let new = || Addition { at, rows: Vec::new(), squares: 0.0 };
+            let group: &mut Addition = groups.entry(at).or_insert_with(new);
+            group.rows.push(row);
+            group.squares += f64::from(square);
         }
         let mut places = Vec::new();
-        for (at, (rows, squares)) in groups {
-            self.extend(state, at, &rows, squares, &mut places)?;
-        }
+        self.extend(state, &Crew::alone(), groups.into_values(), &mut places)?;
         self.write_places(&mut places)
     }
 
@@ -167,122 +171,15 @@ impl Store {
         )
     }
 
-    /// Adds rows to a list; `squares` is the sum of their squared distances from its centre.
-    pub(super) fn extend(
-        &self,
-        state: &mut State,
-        at: usize,
-        rows: &[Row],
-        squares: f64,
-        places: &mut Vec<(i64, i64)>,
-    ) -> Result<()> {
-        let form = self.made.form();
-        let most = listed_slots(&form);
-        let centre = state.coder.rotated(state.centre(at));
-        let (first, last) = range_of(state.lists[at].list);
-        let (mut open, mut next) = (None, first);
-        let sql = "SELECT block, count FROM {blocks} WHERE block BETWEEN ?1 AND ?2";
-        self.each(sql, &[Value::Integer(first), Value::Integer(last)], |row| {
-            next = integer(row, 0)? + 1;
-            if integer(row, 1)? < most as i64 {
-                open = Some(next - 1);
-            }
-            Ok(())
-        })?;
-        let mut rest = rows;
-        while !rest.is_empty() {
-            let (block, mut bytes, mut codes) = match open.take() {
-                Some(block) => {
-                    let (bytes, codes) = self.block_bytes(block)?;
-                    (block, bytes, codes)
-                }
-                None if last < next => {
-                    let list = state.lists[at].list;
-                    return Err(self.damaged("lists", format!("list {list} has no block left")));
-                }
-                None => {
-                    next += 1;
-                    (next - 1, Default::default(), state.coder.empty(most))
-                }
-            };
-            let count = bytes[0].len() / ROWID_BYTES;
-            let (now, later) = rest.split_at(rest.len().min(most - count));
-            rest = later;
-            for (bytes, more) in bytes.iter_mut().zip(planes(&form, now)) {
-                bytes.extend(more);
-            }
-            for (slot, (rowid, vector)) in (count..).zip(now) {
-                let row = state.coder.placed(vector.as_slice());
-                let code = state.coder.code(&state.coder.rotated(&row), &centre);
-                state.coder.write(&mut codes, slot, &code);
-                places.push((*rowid, packed(block, slot)));
-            }
-            let count = count + now.len();
-            let [rowids, high, low] = &bytes;
-            let block = Value::Integer(block);
-            self.run(
-                "INSERT OR REPLACE INTO {blocks}(block, count, rowids, high) VALUES (?1, ?2, ?3, ?4)",
-                &[block, Value::Integer(count as i64), Value::Blob(rowids), Value::Blob(high)],
-            )?;
-            if !low.is_empty() {
-                self.run(
-                    "INSERT OR REPLACE INTO {low}(block, low) VALUES (?1, ?2)",
-                    &[block, Value::Blob(low)],
-                )?;
-            }
-            self.run(
-                "INSERT OR REPLACE INTO {codes}(block, codes) VALUES (?1, ?2)",
-                &[block, Value::Blob(&codes)],
-            )?;
-        }
-        let list = &mut state.lists[at];
-        let sum = f64::from(list.spread) * list.count as f64 + squares;
-        list.count += rows.len();
-        list.spread = (sum / list.count.max(1) as f64) as f32;
-        self.write_list(state, at)
-    }
-
-    /// Rowids, high and low planes of a list's block up to its last row; and its codes.
-    fn block_bytes(&self, block: i64) -> Result<([Vec<u8>; 3], Vec<u8>)> {
-        let sql = "SELECT count, rowids, high, low, codes FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block JOIN {codes} c ON c.block = b.block WHERE b.block = ?1";
-        let found = self.first(sql, &[Value::Integer(block)], |row| {
-            let count = self.slot_count(block, integer(row, 0)?, blob(row, 1)?.len())?;
-            let form = self.made.form();
-            let part = |column: usize, width: usize| {
-                let bytes = blob(row, column)?.get(..count * width);
-                bytes.map(<[u8]>::to_vec).ok_or_else(|| {
-                    self.damaged("blocks", format!("block {block} is too short for {count} rows"))
-                })
-            };
-            let bytes =
-                [part(1, ROWID_BYTES)?, part(2, form.high_bytes())?, part(3, form.low_bytes())?];
-            Ok((bytes, blob(row, 4)?.to_vec()))
-        })?;
-        let expected = self.codes_bytes()?;
-        match found {
-            Some((bytes, codes)) if codes.len() == expected => Ok((bytes, codes)),
-            Some((_, codes)) => Err(self.damaged(
-                "codes",
-                format!("block {block} has {} bytes of codes, expected {expected}", codes.len()),
-            )),
-            None => Err(self.damaged("codes", format!("block {block} has no codes"))),
-        }
-    }
-
-    pub(super) fn codes_bytes(&self) -> Result<usize> {
-        let groups = listed_slots(&self.made.form()) / GROUP;
-        Ok(groups * self.coder()?.group_bytes())
-    }
-
     /// Makes two lists of one.
     pub(super) fn split(&self, state: &mut State, at: usize) -> Result<()> {
         let dimension = state.dimension;
         let mut rows = self.taken_from_list(state.lists[at].list)?;
         // As they will be kept: rows that differ only beyond that would move in circles.
-        let flat = state.flat(&rows);
-        let halves = cluster::centres(&flat, dimension, 2);
+        let flat = flat(&state.coder, &rows);
+        let halves = cluster::centres(&flat, dimension, 2)?;
         let halves = state.kept(&halves);
-        let nearest = cluster::assigned(&flat, &halves, dimension);
+        let nearest = cluster::assigned(&flat, &halves, dimension)?;
         let left = nearest.iter().filter(|it| it.0 == 0).count();
         state.lists[at].count = 0;
         state.centres[at * dimension..(at + 1) * dimension].copy_from_slice(&halves[..dimension]);

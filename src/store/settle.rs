@@ -2,10 +2,12 @@
 
 use super::Store;
 use super::blocks::listed_slots;
-use super::moves::{Row, State};
+use super::extend::Addition;
+use super::moves::{Row, State, flat};
 use super::statements::integer;
 use crate::error::Result;
 use crate::index::cluster::Centres;
+use crate::index::{Crew, List, Started, crewed};
 
 /// Bytes of rows that wait for others of their list.
 const GATHERED_BYTES: usize = 32 * 1024 * 1024;
@@ -23,6 +25,9 @@ struct Gathered {
     places: Vec<(i64, i64)>,
 }
 
+/// Rows, and of each the nearest list and the square of how far its centre is.
+type Compared = (Vec<Row>, Vec<(usize, f32)>);
+
 impl Store {
     /// Puts up to about `most` rows that are in no list into the nearest ones; how many they were.
     pub(super) fn settle(&self, state: &mut State, most: usize) -> Result<usize> {
@@ -36,14 +41,26 @@ impl Store {
             }
             Ok(())
         })?;
+        let centres = Centres::for_rows(found, &state.centres, state.dimension)?;
+        let coder = state.coder.clone();
+        crewed(state.threads, |crew| {
+            self.settle_blocks(state, &blocks, crew, |rows| {
+                let nearest = centres.nearest(&flat(&coder, &rows));
+                (rows, nearest)
+            })
+        })
+    }
+
+    fn settle_blocks<'scope>(
+        &self,
+        state: &mut State,
+        blocks: &[i64],
+        crew: &Crew<'scope, '_>,
+        compare: impl Fn(Vec<Row>) -> Compared + Send + Sync + Copy + 'scope,
+    ) -> Result<usize> {
         let row_bytes = 4 * state.dimension + ROW_BYTES;
-        let lists = state.lists.iter().map(|_| Default::default()).collect();
-        let mut gathered = Gathered { lists, rows: 0, places: Vec::new() };
-        let centres = match found < state.lists.len() {
-            true => Centres::ungrouped(&state.centres, state.dimension),
-            false => Centres::new(&state.centres, state.dimension),
-        };
-        let (mut rows, mut settled) = (Vec::new(), 0);
+        let mut gathered = Gathered::new(state.lists.len());
+        let (mut rows, mut settled, mut before) = (Vec::new(), 0, None);
         for (at, block) in blocks.iter().enumerate() {
             self.stop_if_interrupted()?;
             rows.append(&mut self.block_rows(*block)?);
@@ -53,72 +70,118 @@ impl Store {
                 continue;
             }
             settled += rows.len();
-            gathered.add(centres.nearest(&state.flat(&rows)), &mut rows);
-            if GATHERED_BYTES < gathered.rows * row_bytes {
-                self.write_full_blocks(state, &mut gathered)?;
-                self.write_longest(state, &mut gathered, GATHERED_BYTES / row_bytes)?;
-            }
-            if PLACES < gathered.places.len() {
-                self.write_places(&mut gathered.places)?;
-            }
+            // Compared while the next are read.
+            let started = crew.start(parts(crew, &mut rows), compare);
+            self.gather(state, crew, &mut gathered, before.replace(started))?;
         }
-        self.write_longest(state, &mut gathered, 0)?;
+        self.gather(state, crew, &mut gathered, before)?;
+        self.write_longest(state, crew, &mut gathered, 0)?;
         self.write_places(&mut gathered.places)?;
         Ok(settled)
     }
 
-    /// Writes as many rows of each list as end with a full block.
-    fn write_full_blocks(&self, state: &mut State, gathered: &mut Gathered) -> Result<()> {
-        let slots = listed_slots(&self.made.form());
-        for at in 0..state.lists.len() {
-            let rows = gathered.lists[at].0.len();
-            let beyond = (state.lists[at].count + rows) % slots;
-            if beyond < rows {
-                self.write_rows(state, gathered, at, rows - beyond)?;
-            }
+    /// Takes in rows that were compared, and writes some where many wait.
+    fn gather<'scope>(
+        &self,
+        state: &mut State,
+        crew: &Crew<'scope, '_>,
+        gathered: &mut Gathered,
+        compared: Option<Started<'scope, Compared>>,
+    ) -> Result<()> {
+        for (rows, nearest) in compared.map_or(Ok(Vec::new()), Started::finish)? {
+            gathered.add(rows, nearest);
         }
-        Ok(())
+        let most = GATHERED_BYTES / (4 * state.dimension + ROW_BYTES);
+        if most < gathered.rows {
+            self.write_full_blocks(state, crew, gathered)?;
+            self.write_longest(state, crew, gathered, most)?;
+        }
+        match PLACES < gathered.places.len() {
+            true => self.write_places(&mut gathered.places),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes as many rows of each list as end with a full block.
+    fn write_full_blocks<'scope>(
+        &self,
+        state: &mut State,
+        crew: &Crew<'scope, '_>,
+        gathered: &mut Gathered,
+    ) -> Result<()> {
+        let slots = listed_slots(&self.made.form());
+        let full = |(list, (rows, _)): (&List, &(Vec<Row>, Vec<f32>))| {
+            rows.len().saturating_sub((list.count + rows.len()) % slots)
+        };
+        let counts: Vec<usize> = state.lists.iter().zip(&gathered.lists).map(full).collect();
+        let some = counts.into_iter().enumerate().filter(|it| 0 < it.1);
+        self.write_rows(state, crew, gathered, some.collect())
     }
 
     /// Writes all rows of some lists, of the longest first; where more than `most` wait, until half of that do.
-    fn write_longest(&self, state: &mut State, gathered: &mut Gathered, most: usize) -> Result<()> {
-        if gathered.rows <= most {
-            return Ok(());
-        }
-        let mut longest: Vec<usize> = (0..state.lists.len()).collect();
-        longest.sort_by_key(|at| std::cmp::Reverse(gathered.lists[*at].0.len()));
-        for at in longest {
-            let rows = gathered.lists[at].0.len();
-            if gathered.rows <= most / 2 || rows == 0 {
-                break;
-            }
-            self.write_rows(state, gathered, at, rows)?;
-        }
-        Ok(())
-    }
-
-    /// Writes the first `count` rows that wait for a list.
-    fn write_rows(
+    fn write_longest<'scope>(
         &self,
         state: &mut State,
+        crew: &Crew<'scope, '_>,
         gathered: &mut Gathered,
-        at: usize,
-        count: usize,
+        most: usize,
     ) -> Result<()> {
-        let (rows, squares) = &mut gathered.lists[at];
-        let rows: Vec<Row> = rows.drain(..count).collect();
-        let square = squares.drain(..count).map(f64::from).sum();
-        gathered.rows -= count;
-        self.extend(state, at, &rows, square, &mut gathered.places)
+        let mut left = gathered.rows;
+        if left <= most {
+            return Ok(());
+        }
+        let counts = gathered.lists.iter().map(|it| it.0.len());
+        let mut longest: Vec<(usize, usize)> = counts.enumerate().collect();
+        longest.sort_by_key(|it| std::cmp::Reverse(it.1));
+        let some = longest.into_iter().take_while(|(_, count)| {
+            let more = most / 2 < left && 0 < *count;
+            left = left.saturating_sub(*count);
+            more
+        });
+        let some = some.collect();
+        self.write_rows(state, crew, gathered, some)
+    }
+
+    /// Writes the first of the rows that wait for some lists: which lists, and how many rows.
+    fn write_rows<'scope>(
+        &self,
+        state: &mut State,
+        crew: &Crew<'scope, '_>,
+        gathered: &mut Gathered,
+        some: Vec<(usize, usize)>,
+    ) -> Result<()> {
+        let Gathered { lists, rows, places } = gathered;
+        let additions = some.into_iter().map(|(at, count)| {
+            let (waiting, squares) = &mut lists[at];
+            *rows -= count;
+            let squares = squares.drain(..count).map(f64::from).sum();
+            Addition { at, rows: waiting.drain(..count).collect(), squares }
+        });
+        self.extend(state, crew, additions, places)
     }
 }
 
 impl Gathered {
-    fn add(&mut self, nearest: Vec<(usize, f32)>, rows: &mut Vec<Row>) {
+    fn new(lists: usize) -> Gathered {
+        Gathered { lists: vec![Default::default(); lists], rows: 0, places: Vec::new() }
+    }
+
+    fn add(&mut self, rows: Vec<Row>, nearest: Vec<(usize, f32)>) {
         self.rows += rows.len();
-        for (row, (at, square)) in rows.drain(..).zip(nearest) {
+        for (row, (at, square)) in rows.into_iter().zip(nearest) {
             self.lists[at].0.push(row);
             self.lists[at].1.push(square);
         }
     }
+}
+
+/// The rows in as many parts as a crew shares well.
+fn parts(crew: &Crew<'_, '_>, rows: &mut Vec<Row>) -> Vec<Vec<Row>> {
+    let share = crew.share(rows.len(), rows.len().max(1));
+    let mut parts = Vec::new();
+    while !rows.is_empty() {
+        let rest = rows.split_off(share.min(rows.len()));
+        parts.push(std::mem::replace(rows, rest));
+    }
+    parts
 }

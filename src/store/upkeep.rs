@@ -4,13 +4,15 @@
 //! Xu et al., "SPFresh" (2023). All of it happens inside the transaction that caused it, in proportion
 //! to what it wrote.
 
+use std::sync::Arc;
+
 use super::blocks::listed_slots;
 use super::lists::range_of;
 use super::moves::State;
 use super::statements::{integer, schema_of};
 use super::{BOUNDED_FORMAT, FORMED_LISTED_FORMAT, LISTS_SCHEMA, Store};
 use crate::error::Result;
-use crate::index::{List, Metric, cluster};
+use crate::index::{List, Metric, bulk_threads, cluster, crewed};
 use crate::sqlite::Value;
 
 /// High planes of this many bytes are searched exactly in 0.3 to 0.4 ms, through lists in half of that; in a
@@ -32,6 +34,8 @@ const UNEVEN: usize = 180;
 const LEAST_TARGET: usize = 32;
 /// Rows that may move for each row that was written.
 const MOVED: usize = 8;
+/// Floats of rows that are worth starting threads for.
+const SHARED_BYTES: usize = 8 * 1024 * 1024;
 /// Tables this many times larger than where lists begin to pay get them by a small commit.
 const SMALL: usize = 4;
 
@@ -150,6 +154,7 @@ impl Store {
             return Ok(());
         }
         let mut state = self.state()?;
+        state.threads = self.threads_for(tail);
         let mut new = false;
         // Lists that were made for a small part of the rows would all have to be split.
         if 3 * state.rows() <= tail {
@@ -184,7 +189,15 @@ impl Store {
             work = work.saturating_sub(count.max(1));
         }
         self.changed();
-        self.learn(new)
+        self.learn(new, state.threads)
+    }
+
+    /// How many threads compute where so many rows wait for lists.
+    fn threads_for(&self, rows: usize) -> usize {
+        match rows * 4 * self.made.dimension < SHARED_BYTES {
+            true => 1,
+            false => bulk_threads(),
+        }
     }
 
     fn begin_lists(&self) -> Result<()> {
@@ -227,7 +240,7 @@ impl Store {
             Some(it) => (it.lists.clone(), it.centres.clone()),
             None => (Vec::new(), Vec::new()),
         };
-        Ok(State { coder: self.coder()?, lists, centres, dimension })
+        Ok(State { coder: Arc::new(self.coder()?), lists, centres, dimension, threads: 1 })
     }
 
     /// The first centres, from rows all over the tail.
@@ -250,13 +263,15 @@ impl Store {
         if self.made.metric == Metric::L2 {
             // Numbers are the more exact the smaller they are.
             self.set_origin(&mean(&sample, state.dimension))?;
-            state.coder = self.coder()?;
+            state.coder = Arc::new(self.coder()?);
             let rows = sample.chunks_exact(state.dimension);
             sample = rows.flat_map(|it| state.coder.placed(it).into_owned()).collect();
         }
         // Lists would be split later on where they are too long: in the sample it costs nothing.
         let most = UNEVEN * (sample.len() / state.dimension) / lists / 100;
-        let centres = cluster::halved_centres(&sample, state.dimension, lists, most.max(1));
+        let centres = crewed(state.threads, |crew| {
+            cluster::halved_centres(crew, &sample, state.dimension, lists, most.max(1))
+        })?;
         for centre in centres.chunks_exact(state.dimension) {
             self.add_list(state, centre)?;
         }

@@ -1,0 +1,226 @@
+//! Adding rows to lists: what is written is computed by a crew, a few lists ahead of the calling thread, which writes it.
+
+use super::Store;
+use super::blocks::{ROWID_BYTES, listed_slots, packed, planes};
+use super::lists::range_of;
+use super::moves::{Row, State};
+use super::statements::{blob, integer};
+use crate::error::Result;
+use crate::index::code::{Coder, GROUP};
+use crate::index::{Crew, Form, List, Started};
+use crate::sqlite::Value;
+
+/// Bytes of rows that are computed while those before are written.
+const AHEAD_BYTES: usize = 1024 * 1024;
+
+/// Rows that are added to a list.
+pub(super) struct Addition {
+    /// Which of all lists it is.
+    pub(super) at: usize,
+    pub(super) rows: Vec<Row>,
+    /// The sum of the squares of how far they are from its centre.
+    pub(super) squares: f64,
+}
+
+/// A block of a list.
+struct Block {
+    block: i64,
+    /// Rowids, high and low planes.
+    planes: [Vec<u8>; 3],
+    codes: Vec<u8>,
+}
+
+/// An addition and where it goes: first into a block that has room, if there is one.
+struct Begun {
+    addition: Addition,
+    centre: Vec<f32>,
+    open: Option<Block>,
+    /// The first block that there is not yet.
+    next: i64,
+}
+
+/// Blocks as they are to be written.
+struct Written {
+    at: usize,
+    rows: usize,
+    squares: f64,
+    blocks: Vec<Block>,
+    places: Vec<(i64, i64)>,
+}
+
+impl Store {
+    /// Adds rows to lists, each of which comes once.
+    pub(super) fn extend<'scope>(
+        &self,
+        state: &mut State,
+        crew: &Crew<'scope, '_>,
+        mut additions: impl Iterator<Item = Addition>,
+        places: &mut Vec<(i64, i64)>,
+    ) -> Result<()> {
+        let mut before: Option<Started<'scope, Written>> = None;
+        loop {
+            self.stop_if_interrupted()?;
+            let begun = self.begun(state, &mut additions)?;
+            if begun.is_empty() {
+                break;
+            }
+            let (coder, form) = (state.coder.clone(), self.made.form());
+            let mut started = Some(crew.start(begun, move |it: Begun| it.written(&coder, &form)));
+            if crew.is_several() {
+                std::mem::swap(&mut before, &mut started);
+            }
+            self.finish(state, started, places)?;
+        }
+        self.finish(state, before, places)
+    }
+
+    /// The next additions, and where they go.
+    fn begun(
+        &self,
+        state: &State,
+        additions: &mut impl Iterator<Item = Addition>,
+    ) -> Result<Vec<Begun>> {
+        let (mut begun, mut bytes) = (Vec::new(), 0);
+        while bytes < AHEAD_BYTES
+            && let Some(addition) = additions.next()
+        {
+            bytes += 4 * state.dimension * addition.rows.len();
+            begun.push(self.begun_one(state, addition)?);
+        }
+        Ok(begun)
+    }
+
+    fn begun_one(&self, state: &State, addition: Addition) -> Result<Begun> {
+        let most = listed_slots(&self.made.form());
+        let List { list, .. } = state.lists[addition.at];
+        let (first, last) = range_of(list);
+        let (mut open, mut next) = (None, first);
+        let sql = "SELECT block, count FROM {blocks} WHERE block BETWEEN ?1 AND ?2";
+        self.each(sql, &[Value::Integer(first), Value::Integer(last)], |row| {
+            next = integer(row, 0)? + 1;
+            if integer(row, 1)? < most as i64 {
+                open = Some(next - 1);
+            }
+            Ok(())
+        })?;
+        let open = open.map(|it| self.whole_block(it)).transpose()?;
+        let room = open.as_ref().map_or(0, |it| most - it.count());
+        let new = addition.rows.len().saturating_sub(room).div_ceil(most);
+        if last + 1 < next + new as i64 {
+            return Err(self.damaged("lists", format!("list {list} has no block left")));
+        }
+        let centre = state.centre(addition.at).to_vec();
+        Ok(Begun { addition, centre, open, next })
+    }
+
+    /// A list's block up to its last row; and its codes.
+    fn whole_block(&self, block: i64) -> Result<Block> {
+        let sql = "SELECT count, rowids, high, low, codes FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block JOIN {codes} c ON c.block = b.block WHERE b.block = ?1";
+        let found = self.first(sql, &[Value::Integer(block)], |row| {
+            let count = self.slot_count(block, integer(row, 0)?, blob(row, 1)?.len())?;
+            let form = self.made.form();
+            let part = |column: usize, width: usize| {
+                let bytes = blob(row, column)?.get(..count * width);
+                bytes.map(<[u8]>::to_vec).ok_or_else(|| {
+                    self.damaged("blocks", format!("block {block} is too short for {count} rows"))
+                })
+            };
+            let planes =
+                [part(1, ROWID_BYTES)?, part(2, form.high_bytes())?, part(3, form.low_bytes())?];
+            Ok(Block { block, planes, codes: blob(row, 4)?.to_vec() })
+        })?;
+        let expected = self.codes_bytes()?;
+        match found {
+            Some(found) if found.codes.len() == expected => Ok(found),
+            Some(Block { codes, .. }) => Err(self.damaged(
+                "codes",
+                format!("block {block} has {} bytes of codes, expected {expected}", codes.len()),
+            )),
+            None => Err(self.damaged("codes", format!("block {block} has no codes"))),
+        }
+    }
+
+    pub(super) fn codes_bytes(&self) -> Result<usize> {
+        let groups = listed_slots(&self.made.form()) / GROUP;
+        Ok(groups * self.coder()?.group_bytes())
+    }
+
+    /// Writes what was started, once it is computed.
+    fn finish(
+        &self,
+        state: &mut State,
+        started: Option<Started<'_, Written>>,
+        places: &mut Vec<(i64, i64)>,
+    ) -> Result<()> {
+        for mut written in started.map_or(Ok(Vec::new()), Started::finish)? {
+            for block in &written.blocks {
+                self.write_block(block)?;
+            }
+            places.append(&mut written.places);
+            let list = &mut state.lists[written.at];
+            let sum = f64::from(list.spread) * list.count as f64 + written.squares;
+            list.count += written.rows;
+            list.spread = (sum / list.count.max(1) as f64) as f32;
+            self.write_list(state, written.at)?;
+        }
+        Ok(())
+    }
+
+    fn write_block(&self, it: &Block) -> Result<()> {
+        let ([rowids, high, low], block) = (&it.planes, Value::Integer(it.block));
+        self.run(
+            "INSERT OR REPLACE INTO {blocks}(block, count, rowids, high) VALUES (?1, ?2, ?3, ?4)",
+            &[block, Value::Integer(it.count() as i64), Value::Blob(rowids), Value::Blob(high)],
+        )?;
+        if !low.is_empty() {
+            self.run(
+                "INSERT OR REPLACE INTO {low}(block, low) VALUES (?1, ?2)",
+                &[block, Value::Blob(low)],
+            )?;
+        }
+        self.run(
+            "INSERT OR REPLACE INTO {codes}(block, codes) VALUES (?1, ?2)",
+            &[block, Value::Blob(&it.codes)],
+        )
+    }
+}
+
+impl Block {
+    /// How many rows it has.
+    fn count(&self) -> usize {
+        self.planes[0].len() / ROWID_BYTES
+    }
+}
+
+impl Begun {
+    /// The blocks with the rows in them.
+    fn written(self, coder: &Coder, form: &Form) -> Written {
+        let Begun { addition: Addition { at, rows, squares }, centre, mut open, next } = self;
+        let (most, centre) = (listed_slots(form), coder.rotated(&centre));
+        let (mut blocks, mut places) = (Vec::new(), Vec::with_capacity(rows.len()));
+        let (mut rest, mut numbers) = (&rows[..], next..);
+        while !rest.is_empty() {
+            let mut it = open.take().or_else(|| {
+                let (planes, codes) = (Default::default(), coder.empty(most));
+                numbers.next().map(|block| Block { block, planes, codes })
+            });
+            let Some(block) = &mut it else {
+                break;
+            };
+            let count = block.count();
+            let (now, later) = rest.split_at(rest.len().min(most - count));
+            rest = later;
+            for (bytes, more) in block.planes.iter_mut().zip(planes(form, now)) {
+                bytes.extend(more);
+            }
+            for (slot, (rowid, vector)) in (count..).zip(now) {
+                let row = coder.placed(vector.as_slice());
+                let code = coder.code(&coder.rotated(&row), &centre);
+                coder.write(&mut block.codes, slot, &code);
+                places.push((*rowid, packed(block.block, slot)));
+            }
+            blocks.extend(it);
+        }
+        Written { at, rows: rows.len(), squares, blocks, places }
+    }
+}
