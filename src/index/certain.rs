@@ -5,6 +5,7 @@
 //! than that is none. Lists near the query come first, so that the last answer is soon near.
 
 use std::collections::VecDeque;
+use std::slice;
 use std::sync::Arc;
 
 use super::aspect::{Aspect, Lists};
@@ -23,7 +24,7 @@ const MOST_CODES: usize = 4 * 1024 * 1024;
 /// near the next must be.
 const LISTS_AHEAD: usize = 32;
 /// Queries that go through the lists together, where there are many.
-const TOGETHER: usize = 8;
+const TOGETHER: usize = 32;
 /// Of a first look, the rows per row wanted.
 const FIRST_ROWS: usize = 2;
 /// Rows in question that are held at a time.
@@ -49,7 +50,7 @@ pub fn certain(
         loop {
             let ahead = crew.is_several() && LISTS_AHEAD <= at_once;
             if !ahead {
-                sieve.look(false)?;
+                look(slice::from_mut(&mut sieve), false)?;
             }
             let parts = sieve.parts(at_once, MOST_CODES)?;
             if parts.is_empty() {
@@ -58,13 +59,19 @@ pub fn certain(
             let started = crew.start(parts, &sift);
             at_once *= 2;
             if ahead {
-                sieve.look(true)?;
+                look(slice::from_mut(&mut sieve), true)?;
             }
-            sieve.take(started.finish()?)?;
+            for left in started.finish()? {
+                sieve.take(left)?;
+            }
+            if MOST_IN_QUESTION < sieve.left.len() {
+                look(slice::from_mut(&mut sieve), true)?;
+            }
         }
         Ok(())
     })?;
-    sieve.answers()
+    look(slice::from_mut(&mut sieve), true)?;
+    sieve.search.settled(source)
 }
 
 /// Shows what [`certain`] answers to each query, in their order; `want.after` is not for this search. Some queries go
@@ -84,9 +91,9 @@ pub fn certain_of_each(
             let mut sieves = sieves.collect::<Result<Vec<_>>>()?;
             let mut at_once = FIRST_LISTS;
             loop {
+                look(&mut sieves, false)?;
                 let mut parts = Vec::new();
                 for (at, sieve) in sieves.iter_mut().enumerate() {
-                    sieve.look(false)?;
                     let next = sieve.parts(at_once, MOST_CODES / TOGETHER)?;
                     parts.extend(next.into_iter().map(|it| (at, it)));
                 }
@@ -101,11 +108,15 @@ pub fn certain_of_each(
                     show(at, hits)?;
                 }
                 for (at, left) in started.finish()? {
-                    sieves[at].take(vec![left])?;
+                    sieves[at].take(left)?;
+                }
+                if MOST_IN_QUESTION < sieves.iter().map(|it| it.left.len()).sum() {
+                    look(&mut sieves, true)?;
                 }
             }
+            look(&mut sieves, true)?;
             for (at, sieve) in sieves.into_iter().enumerate() {
-                known.push_back((TOGETHER * group + at, sieve.answers()?));
+                known.push_back((TOGETHER * group + at, sieve.search.settled(source)?));
             }
         }
         known.into_iter().try_for_each(|(at, hits)| show(at, hits))
@@ -186,12 +197,6 @@ impl<'a, S: Listed> Sieve<'a, S> {
         Ok(sieve)
     }
 
-    /// Looks at all that are left.
-    fn answers(mut self) -> Result<Vec<Hit>> {
-        self.look(true)?;
-        self.search.settled(self.source)
-    }
-
     /// Meets the rows that are in no list.
     fn tail(&mut self) -> Result<()> {
         let Sieve { source, measure, want, search, .. } = self;
@@ -223,54 +228,72 @@ impl<'a, S: Listed> Sieve<'a, S> {
     }
 
     /// Keeps the rows that the crew has not ruled out.
-    fn take(&mut self, left: Vec<Vec<Left>>) -> Result<()> {
-        for Left { nearest, estimate, block, slot } in left.into_iter().flatten() {
+    fn take(&mut self, left: Vec<Left>) -> Result<()> {
+        for Left { nearest, estimate, block, slot } in left {
             if let Some(found) = self.source.allowed(&self.want.rows, block, slot)? {
                 self.left.push((nearest, estimate, found));
             }
         }
-        match MOST_IN_QUESTION < self.left.len() {
-            true => self.look(true),
-            false => Ok(()),
-        }
-    }
-
-    /// Meets the rows that look nearest, so that fewer are left; then, if `all`, those.
-    fn look(&mut self, all: bool) -> Result<()> {
-        let mut left = std::mem::take(&mut self.left);
-        let first = self.want.count.saturating_mul(FIRST_ROWS);
-        if first < left.len() {
-            left.select_nth_unstable_by(first, |a, b| b.1.total_cmp(&a.1));
-            self.meet(&left[..first])?;
-            left.drain(..first);
-        }
-        let farthest = self.search.farthest();
-        let farthest = farthest + rounding(self.measure.base(), farthest);
-        left.retain(|it| it.0 <= farthest);
-        if all {
-            self.meet(&left)?;
-            left.clear();
-        }
-        self.left = left;
         Ok(())
     }
 
-    fn meet(&mut self, rows: &[(f64, f32, Found)]) -> Result<()> {
-        let mut rows: Vec<Found> = rows.iter().map(|it| it.2).collect();
-        rows.sort_unstable_by_key(|it| (it.block, it.slot));
-        let Sieve { source, measure, search, .. } = self;
-        let mut met = Vec::with_capacity(rows.len());
-        source.high(&rows, &mut |at, high| met.push((at, measure.near(high))))?;
-        for (at, near) in met {
-            let mut found = rows[at];
-            if search.is_past(near.least()) {
-                continue;
-            }
+    /// Takes the rows that look nearest out of those that are left.
+    fn first(&mut self) -> Vec<Found> {
+        let first = self.want.count.saturating_mul(FIRST_ROWS);
+        if self.left.len() <= first {
+            return Vec::new();
+        }
+        self.left.select_nth_unstable_by(first, |a, b| b.1.total_cmp(&a.1));
+        self.left.drain(..first).map(|it| it.2).collect()
+    }
+
+    /// Takes all that are left.
+    fn all(&mut self) -> Vec<Found> {
+        std::mem::take(&mut self.left).into_iter().map(|it| it.2).collect()
+    }
+
+    /// Rules out what has become too far.
+    fn narrow(&mut self) {
+        let farthest = self.search.farthest();
+        let farthest = farthest + rounding(self.measure.base(), farthest);
+        self.left.retain(|it| it.0 <= farthest);
+    }
+}
+
+/// Meets the rows that look nearest to each query, so that fewer are left; then, if `all`, those.
+fn look<S: Listed>(sieves: &mut [Sieve<'_, S>], all: bool) -> Result<()> {
+    meet(sieves, Sieve::first)?;
+    sieves.iter_mut().for_each(Sieve::narrow);
+    match all {
+        true => meet(sieves, Sieve::all),
+        false => Ok(()),
+    }
+}
+
+/// Meets some rows of each query's, all of them in the order in which they lie.
+fn meet<'a, S: Listed>(
+    sieves: &mut [Sieve<'a, S>],
+    some: impl Fn(&mut Sieve<'a, S>) -> Vec<Found>,
+) -> Result<()> {
+    let Some(source) = sieves.first().map(|it| it.source) else {
+        return Ok(());
+    };
+    let mut rows = Vec::new();
+    for (at, sieve) in sieves.iter_mut().enumerate() {
+        rows.extend(some(sieve).into_iter().map(|it| (at, it)));
+    }
+    rows.sort_unstable_by_key(|(_, it)| (it.block, it.slot));
+    let places: Vec<Found> = rows.iter().map(|it| it.1).collect();
+    let mut met = Vec::with_capacity(rows.len());
+    source.high(&places, &mut |at, high| met.push(sieves[rows[at].0].measure.near(high)))?;
+    for ((at, mut found), near) in rows.into_iter().zip(met) {
+        let search = &mut sieves[at].search;
+        if !search.is_past(near.least()) {
             found.rowid = source.rowid(&found)?;
             search.meet(found, near);
         }
-        search.settle_some(*source)
     }
+    sieves.iter_mut().try_for_each(|it| it.search.settle_some(source))
 }
 
 /// What a key may lose as a float32 score.

@@ -16,6 +16,9 @@ use crate::vector::numbers_of_blob;
 /// Bytes of codes and rowids that are kept.
 const MOST_KEPT: usize = 48 * 1024 * 1024;
 
+/// High planes that are read together lie no farther apart: to pass over them takes less than to begin anew.
+const NEAR_SLOTS: usize = 3;
+
 /// What was read of the lists in one state of the database.
 pub struct Kept {
     version: u32,
@@ -251,21 +254,26 @@ impl Listed for Store {
 
     fn high(&self, rows: &[Found], show: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
         let width = self.made.form().high_bytes();
-        let mut bytes = vec![0; width];
+        let mut bytes = Vec::new();
         let Some(first) = rows.first() else {
             return Ok(());
         };
         let mut blob = self.part("blocks", "high", first.block, 0)?;
-        let mut block = first.block;
-        for (at, found) in rows.iter().enumerate() {
-            if found.block != block {
-                blob.reopen(found.block).map_err(|err| self.missing("blocks", found.block, err))?;
-                block = found.block;
+        let (mut block, mut at) = (first.block, 0);
+        // What lies near each other is read at once.
+        for run in rows.chunk_by(|a, b| a.block == b.block && b.slot <= a.slot + NEAR_SLOTS) {
+            let (first, last) = (run[0].slot, run[run.len() - 1].slot);
+            if run[0].block != block {
+                block = run[0].block;
+                blob.reopen(block).map_err(|err| self.missing("blocks", block, err))?;
             }
-            let end = (found.slot + 1) * width;
-            self.reaches("blocks", block, &blob, end)?;
-            blob.read(end - width, &mut bytes)?;
-            show(at, &bytes);
+            self.reaches("blocks", block, &blob, (last + 1) * width)?;
+            bytes.resize((last + 1 - first) * width, 0);
+            blob.read(first * width, &mut bytes)?;
+            for found in run {
+                show(at, &bytes[(found.slot - first) * width..][..width]);
+                at += 1;
+            }
         }
         Ok(())
     }
