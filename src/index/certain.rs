@@ -91,7 +91,10 @@ pub fn certain_of_each(
             let mut sieves = sieves.collect::<Result<Vec<_>>>()?;
             let mut at_once = FIRST_LISTS;
             loop {
-                look(&mut sieves, false)?;
+                // Later on they are near.
+                if at_once <= LISTS_AHEAD {
+                    look(&mut sieves, false)?;
+                }
                 let mut parts = Vec::new();
                 for (at, sieve) in sieves.iter_mut().enumerate() {
                     let next = sieve.parts(at_once, MOST_CODES / TOGETHER)?;
