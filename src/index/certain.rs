@@ -56,7 +56,7 @@ pub fn certain(
             if parts.is_empty() {
                 break;
             }
-            let started = crew.start(parts, &sift);
+            let started = crew.start(parts, sift);
             at_once *= 2;
             if ahead {
                 look(slice::from_mut(&mut sieve), true)?;

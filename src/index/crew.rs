@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 /// Most threads that are computed with.
 pub const MOST_THREADS: usize = 64;
 
-/// Threads that lists are made with where nobody has said how many: what the calling thread has to do alone is a
-/// fifth of all, so that more of them would wait for it.
+/// Threads that lists are made with where nobody has said how many: reading and writing, which is for the calling thread
+/// alone, is a quarter to a third of all, so that more of them would mostly wait for it.
 const MOST_UNASKED: usize = 8;
 
 /// Items a thread, so that none waits long for the last of another.

@@ -140,7 +140,7 @@ pub fn dualpath_device(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
     Ok(encoder::device_wanted().into())
 }
 
-/// `dualpath_threads([count])`: how many threads a search computes with.
+/// `dualpath_threads([count])`: how many threads a search computes with; said once, also a large commit.
 pub fn dualpath_threads(_: &Context, arguments: &[Value<'_>]) -> Result<Output> {
     let most = index::MOST_THREADS;
     match arguments.first() {
