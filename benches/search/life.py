@@ -190,15 +190,40 @@ def drift(arguments):
                 )
 
 
+def commits(arguments):
+    """What the commit of a transaction takes that fills a table, by turns on one thread and on all that it would take."""
+    for count, dimension, rounds in ((16_384, 512, 5), (100_000, 512, 3), (1_000_000, 128, 1)):
+        arguments.rows, arguments.dimension, arguments.sentences = max(count, 100_000), dimension, None
+        rows = np.load(prepared(arguments) + "/rows.npy", mmap_mode="r")[:count]
+        took = {1: [], min(8, os.cpu_count()): []}
+        for threads in rounds * list(took):
+            took[threads].append(commit(arguments, rows, threads))
+        for threads, times in took.items():
+            cpu, wall = np.median(times, axis=0)
+            print(f"{count:9,} x {dimension}, threads {threads}: {wall:6.3f} s, {cpu:6.3f} s of CPU", flush=True)
+
+
+def commit(arguments, rows, threads):
+    with tempfile.TemporaryDirectory(dir=arguments.cache) as folder:
+        connection = opened(arguments, folder + "/t.db")
+        connection.execute(f"SELECT dualpath_threads({threads})")
+        connection.execute(f"CREATE VIRTUAL TABLE t USING dualpath(dimensions = {rows.shape[1]})")
+        connection.execute("BEGIN")
+        connection.executemany(INSERT, ((at + 1, row.tobytes()) for at, row in enumerate(rows)))
+        started = clock()
+        connection.execute("COMMIT")
+        return clock() - started
+
+
 def main():
-    parts = {"growth": growth, "insert": inserts, "drift": drift}
+    parts = {"growth": growth, "insert": inserts, "drift": drift, "commit": commits}
     parser = argparse.ArgumentParser()
     parser.add_argument("part", choices=parts)
     parser.add_argument("--extension", required=True)
     parser.add_argument("--cache", required=True)
     arguments = parser.parse_args()
     arguments.extension = os.path.abspath(arguments.extension)
-    print(f"{arguments.part}: one thread, warm file; {machine()}")
+    print(f"{arguments.part}: searches on one thread, warm file; {machine()}")
     parts[arguments.part](arguments)
 
 

@@ -34,7 +34,7 @@ const UNEVEN: usize = 180;
 const LEAST_TARGET: usize = 32;
 /// Rows that may move for each row that was written.
 const MOVED: usize = 8;
-/// Floats of rows that are worth starting threads for: a commit of as many takes a tenth of a second.
+/// Floats of rows that are worth starting threads for: a commit of as many takes 0.15 s, and two threads gain a fourth of it.
 const SHARED_BYTES: usize = 8 * 1024 * 1024;
 /// Tables this many times larger than where lists begin to pay get them by a small commit.
 const SMALL: usize = 4;
