@@ -60,10 +60,17 @@ fn crop(random: &mut ChaCha8Rng, (width, height): (u32, u32), area: [f64; 2]) ->
     (random.random_range(0..=width - w), random.random_range(0..=height - h), w, h)
 }
 
-/// Squares as a tensor (batch, size, size, 3) of bytes, a quarter of what floats would be to carry.
-pub fn bytes(squares: &[Vec<u8>], size: u32) -> Tensor {
-    let size = i64::from(size);
-    Tensor::from_slice(&squares.concat()).view((squares.len() as i64, size, size, 3))
+/// Squares as a tensor (batch, size, size, 3) of bytes, a quarter of what floats would be to carry; each goes into it
+/// when it comes, so that it is held once.
+pub fn bytes(size: u32, squares: impl ExactSizeIterator<Item = Result<Vec<u8>>>) -> Result<Tensor> {
+    let side = i64::from(size);
+    let shape = [squares.len() as i64, side, side, 3];
+    let batch = Tensor::empty(shape, (Kind::Uint8, Device::Cpu));
+    for (at, square) in squares.enumerate() {
+        let mut row = batch.get(at as i64);
+        row.copy_(&Tensor::from_slice(&square?).view_as(&row));
+    }
+    Ok(batch)
 }
 
 /// Bytes to the image path's input (batch, 3, size, size), on the device.

@@ -13,7 +13,7 @@ use crate::augment;
 use crate::cache::Cache;
 use crate::config::Run;
 use crate::data::Picture;
-use crate::device::pinned;
+use crate::device::{pinned, sent};
 
 /// Where the image path's input comes from.
 #[derive(Clone, Copy)]
@@ -42,8 +42,6 @@ pub struct Pool<'a> {
     pub sets: usize,
     /// Sentences of other classes to look for negatives in.
     pub mined: usize,
-    /// What the batches are for.
-    pub device: Device,
 }
 
 /// What one step takes in, still on the CPU.
@@ -67,6 +65,14 @@ enum Images {
 }
 
 impl Batch {
+    /// Begins to send the pictures to the device.
+    pub fn send(&mut self, device: Device) {
+        let images = match &mut self.images {
+            Images::Features(it) | Images::Bytes(it) => it,
+        };
+        *images = sent(&pinned(images, device), device);
+    }
+
     /// The input of the image path's moving part, on the device.
     pub fn images(&self, run: &Run, device: Device) -> Tensor {
         match &self.images {
@@ -85,14 +91,12 @@ impl Pool<'_> {
             Source::Cached(cache) => {
                 let views: Vec<(usize, usize)> =
                     pictures.iter().map(|it| (*it, random.random_range(0..cache.views))).collect();
-                Images::Features(pinned(cache.rows(&views)?, self.device))
+                Images::Features(cache.rows(&views)?)
             }
             Source::Pictures(all, size) => {
-                let squares: Result<Vec<_>> = pictures
-                    .iter()
-                    .map(|it| augment::cropped(&self.run.augment, all[*it], size, &mut random))
-                    .collect();
-                Images::Bytes(pinned(augment::bytes(&squares?, size), self.device))
+                let crop =
+                    |it: &usize| augment::cropped(&self.run.augment, all[*it], size, &mut random);
+                Images::Bytes(augment::bytes(size, pictures.iter().map(crop))?)
             }
         };
         let chosen: Vec<Vec<usize>> = pictures

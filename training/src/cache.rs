@@ -143,11 +143,8 @@ fn compute(
     let rows: Vec<usize> = (done as usize..all).collect();
     let batches: Vec<&[usize]> = rows.chunks(BATCH).collect();
     let make = |at: usize| -> Result<Tensor> {
-        let squares: Result<Vec<_>> = batches[at]
-            .iter()
-            .map(|row| view(run, pictures[row / views], row / views, row % views))
-            .collect();
-        Ok(augment::bytes(&squares?, run.net.size))
+        let view = |row: &usize| view(run, pictures[row / views], row / views, row % views);
+        augment::bytes(run.net.size, batches[at].iter().map(view))
     };
     std::thread::scope(|scope| -> Result<()> {
         let mut decoded = Ahead::start(scope, batches.len(), &make);

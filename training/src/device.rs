@@ -27,8 +27,8 @@ pub fn sent(tensor: &Tensor, device: Device) -> Tensor {
 }
 
 /// The tensor in memory that the device reads by itself.
-pub fn pinned(tensor: Tensor, device: Device) -> Tensor {
-    if device.is_cuda() { tensor.pin_memory(device) } else { tensor }
+pub fn pinned(tensor: &Tensor, device: Device) -> Tensor {
+    if device.is_cuda() { tensor.pin_memory(device) } else { tensor.shallow_clone() }
 }
 
 /// The CUDA half of libtorch. The program is linked to the CPU half alone, which suffices on most

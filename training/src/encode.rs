@@ -25,9 +25,7 @@ pub fn pictures(
     let device = weights.get("fc1.weight").device();
     let batches: Vec<&[&Picture]> = pictures.chunks(PICTURES).collect();
     let make = |at: usize| -> Result<Tensor> {
-        let squares: Result<Vec<_>> =
-            batches[at].iter().map(|it| augment::whole(run, it)).collect();
-        Ok(augment::bytes(&squares?, run.net.size))
+        augment::bytes(run.net.size, batches[at].iter().map(|it| augment::whole(run, it)))
     };
     let bar = progress::bar(pictures.len(), "encoding pictures");
     let mut embeddings = Vec::new();

@@ -253,7 +253,6 @@ impl<'a> Trainer<'a> {
             unseen: text::unseen_slots(&self.text_path),
             sets,
             mined: if mines { self.run.loss.mined } else { 0 },
-            device: self.device,
         };
         let begun = *steps;
         let make = |at: usize| pool.batch(batches[at], begun + at as i64);
@@ -262,8 +261,12 @@ impl<'a> Trainer<'a> {
         let mut stood = std::time::Duration::ZERO;
         std::thread::scope(|scope| -> Result<()> {
             let mut made = Ahead::start(scope, batches.len(), &make);
+            let mut next = None;
             for index in 0..batches.len() {
-                let batch = made.next()?;
+                let batch = match next.take() {
+                    Some(batch) => batch,
+                    None => made.next()?,
+                };
                 tch::manual_seed(self.run.seed.wrapping_mul(1_000_003).wrapping_add(*steps));
                 let pass = Pass {
                     run: self.run,
@@ -277,6 +280,12 @@ impl<'a> Trainer<'a> {
                     device: self.device,
                 };
                 let said = pass.backward(&batch)?;
+                // While the device is busy with that.
+                if index + 1 < batches.len() {
+                    let mut batch = made.next()?;
+                    batch.send(self.device);
+                    next = Some(batch);
+                }
                 let whole = (index + 1) % stage.accumulate == 0 || index + 1 == batches.len();
                 if whole {
                     let at = epoch as f64 + (index as f64 + 1.0) / batches.len() as f64;
