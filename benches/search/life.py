@@ -27,6 +27,7 @@ def opened(arguments, database):
     connection = apsw.Connection(database)
     connection.enable_load_extension(True)
     connection.load_extension(arguments.extension)
+    connection.execute("SELECT dualpath_threads(1)").fetchall()
     return connection
 
 
@@ -206,7 +207,7 @@ def commits(arguments):
 def commit(arguments, rows, threads):
     with tempfile.TemporaryDirectory(dir=arguments.cache) as folder:
         connection = opened(arguments, folder + "/t.db")
-        connection.execute(f"SELECT dualpath_threads({threads})")
+        connection.execute(f"SELECT dualpath_threads({threads})").fetchall()
         connection.execute(f"CREATE VIRTUAL TABLE t USING dualpath(dimensions = {rows.shape[1]})")
         connection.execute("BEGIN")
         connection.executemany(INSERT, ((at + 1, row.tobytes()) for at, row in enumerate(rows)))

@@ -21,7 +21,11 @@ def dualpath(library, options=""):
     recalls = ("0.8", "0.85", "0.9", "0.93", "0.95", "0.97", "0.99", "1")
     return {
         "extension": library,
-        "create": ["CREATE VIRTUAL TABLE t USING dualpath(dimensions = {dimension}" + options + ")"],
+        # One thread, as the others.
+        "create": [
+            "SELECT dualpath_threads(1)",
+            "CREATE VIRTUAL TABLE t USING dualpath(dimensions = {dimension}" + options + ")",
+        ],
         "insert": "INSERT INTO t(rowid, embedding) VALUES (?1, ?2)",
         "ask": {f"recall {it}": ask.format(it) for it in recalls},
     }
