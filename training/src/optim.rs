@@ -58,10 +58,17 @@ impl Optimiser {
     pub fn step(&mut self, parameters: &Parameters, groups: &[Group], rate: f64, clip: f64) -> f64 {
         let _guard = tch::no_grad_guard();
         let laid = self.laid(parameters, groups);
+        let norm = self.moved(&laid, rate, clip);
+        let _ = laid.gradients.whole().shallow_clone().zero_();
+        self.laid = Some(laid);
+        norm
+    }
+
+    /// [`Optimiser::step`] of what is laid out.
+    fn moved(&mut self, laid: &Laid, rate: f64, clip: f64) -> f64 {
         let mut gradients = laid.gradients.whole().shallow_clone();
         let norm = gradients.norm().double_value(&[]);
         if !norm.is_finite() {
-            self.laid = Some(laid);
             return norm;
         }
         let shrink = if 0.0 < clip { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
@@ -88,8 +95,6 @@ impl Optimiser {
             }
             from = to;
         }
-        let _ = gradients.zero_();
-        self.laid = Some(laid);
         norm
     }
 
