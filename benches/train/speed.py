@@ -44,7 +44,8 @@ def on_device():
 def measured(command):
     """The command's output, and the most memory it held, here and on the GPU, in MB."""
     before, most, device, ended = on_device(), 0, 0, threading.Event()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    said = tempfile.TemporaryFile()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said)
 
     def watch():
         nonlocal most, device
@@ -57,7 +58,8 @@ def measured(command):
     ended.set()
     watcher.join()
     if process.wait():
-        sys.exit(f"{command[0]} failed")
+        said.seek(0)
+        sys.exit(f"{command[0]} failed: {said.read().decode(errors='replace')[-2000:]}")
     return output.decode(), most, device
 
 
@@ -77,7 +79,7 @@ def ours(folder):
     place = [RUN, "--data", data, "--out", folder]
     for key, value in changes.items():
         place += ["--set", f"{key}={value}"]
-    subprocess.run([train, "prepare", *place], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    measured([train, "prepare", *place])
     _, *memory = measured([train, "fit", *place, "--device", DEVICE])
     log = [json.loads(line) for line in (pathlib.Path(folder) / "speed/log.jsonl").read_text().splitlines()]
     # The first epoch pays for what is set up once.
