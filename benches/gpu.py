@@ -37,8 +37,8 @@ def given(model):
     """What the network takes of so many pictures."""
     image = json.loads((model / "dualpath.json").read_text())["image"]
     side = image["size"]
-    bytes = image.get("pixels") == "bytes"
-    return lambda rows: np.ones((rows, side, side, 3), "u1") if bytes else np.ones((rows, 3, side, side), "f4")
+    takes_bytes = image.get("pixels") == "bytes"
+    return lambda rows: np.ones((rows, side, side, 3), "u1") if takes_bytes else np.ones((rows, 3, side, side), "f4")
 
 
 def connection(store, model, device):

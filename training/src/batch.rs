@@ -44,7 +44,7 @@ pub struct Pool<'a> {
     pub mined: usize,
 }
 
-/// What one step takes in, still on the CPU.
+/// What one step takes in; on the CPU, pictures until they are sent.
 pub struct Batch {
     images: Images,
     /// One sentence of every picture, then a second of every picture, and so on.

@@ -395,13 +395,7 @@ impl Writer<'_> {
         } else {
             output.to_owned()
         };
-        self.graph.node.push(Node {
-            input: inputs.iter().map(|it| (*it).to_owned()).collect(),
-            output: vec![name.clone()],
-            name: name.clone(),
-            op_type: op.to_owned(),
-            attribute,
-        });
+        self.graph.node.push(Node::new(op, inputs, &name, attribute));
         name
     }
 
@@ -473,7 +467,8 @@ pub fn ints(name: &str, values: &[i64]) -> Attribute {
     }
 }
 
-fn value(name: &str, elem_type: i32, row: &[i64]) -> ValueInfo {
+/// What goes in or out: rows of this shape, any number of them.
+pub fn value(name: &str, elem_type: i32, row: &[i64]) -> ValueInfo {
     let batch = Dimension { dim_param: Some("batch".to_owned()), dim_value: None };
     let fixed = row.iter().map(|it| match *it {
         ANY => Dimension { dim_value: None, dim_param: Some("slots".to_owned()) },

@@ -52,6 +52,19 @@ pub struct Node {
     pub attribute: Vec<Attribute>,
 }
 
+impl Node {
+    /// With one output, by which it is called.
+    pub fn new(op: &str, input: &[&str], output: &str, attribute: Vec<Attribute>) -> Node {
+        Node {
+            input: input.iter().map(|it| (*it).to_owned()).collect(),
+            output: vec![output.to_owned()],
+            name: output.to_owned(),
+            op_type: op.to_owned(),
+            attribute,
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub struct Attribute {
     #[prost(string, tag = "1")]

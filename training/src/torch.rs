@@ -234,6 +234,7 @@ impl Pass<'_> {
                 let mut x = x;
                 x.relu_()
             }
+            // Not clamp_, which keeps a copy of what it is given for the gradient.
             Layer::Relu6 => {
                 let mut x = x;
                 x.relu6_()

@@ -5,11 +5,8 @@ use dualpath::image::Preprocess;
 use prost::Message;
 
 use super::graph::to;
-use crate::onnx::ints;
-use crate::protobuf::{
-    Attribute, Dimension, FLOAT, Graph, Model, Node, Shape, TensorData, TensorType, Type, UINT8,
-    ValueInfo,
-};
+use crate::onnx::{ints, value};
+use crate::protobuf::{FLOAT, Graph, Model, Node, TensorData, UINT8};
 
 /// What `train export` calls the input.
 const PIXELS: &str = "pixels";
@@ -27,7 +24,8 @@ pub fn taking_bytes(file: &[u8], preprocess: &Preprocess) -> Result<Vec<u8>> {
     for input in graph.node.iter_mut().flat_map(|it| &mut it.input).filter(|it| *it == PIXELS) {
         PLANES.clone_into(input);
     }
-    graph.input = vec![declared(i64::from(preprocess.size))];
+    let size = i64::from(preprocess.size);
+    graph.input = vec![value(PIXELS, UINT8, &[size, size, 3])];
     let nodes = normalising(graph, preprocess);
     graph.node.splice(..0, nodes);
     Ok(model.encode_to_vec())
@@ -50,27 +48,9 @@ fn normalising(graph: &mut Graph, preprocess: &Preprocess) -> [Node; 4] {
     let scale = row("scale", preprocess.std.map(|it| 1.0 / (255.0 * it)));
     let [floats, centred, rows] = ["floats", "centred", "rows"].map(|it| format!("{PIXELS}.{it}"));
     [
-        node("Cast", &[PIXELS], &floats, vec![to(FLOAT)]),
-        node("Sub", &[&floats, &mean], &centred, Vec::new()),
-        node("Mul", &[&centred, &scale], &rows, Vec::new()),
-        node("Transpose", &[&rows], PLANES, vec![ints("perm", &[0, 3, 1, 2])]),
+        Node::new("Cast", &[PIXELS], &floats, vec![to(FLOAT)]),
+        Node::new("Sub", &[&floats, &mean], &centred, Vec::new()),
+        Node::new("Mul", &[&centred, &scale], &rows, Vec::new()),
+        Node::new("Transpose", &[&rows], PLANES, vec![ints("perm", &[0, 3, 1, 2])]),
     ]
-}
-
-fn node(op_type: &str, input: &[&str], output: &str, attribute: Vec<Attribute>) -> Node {
-    Node {
-        input: input.iter().map(|it| (*it).to_owned()).collect(),
-        output: vec![output.to_owned()],
-        name: output.to_owned(),
-        op_type: op_type.to_owned(),
-        attribute,
-    }
-}
-
-fn declared(size: i64) -> ValueInfo {
-    let fixed = |it| Dimension { dim_value: Some(it), ..Dimension::default() };
-    let batch = Dimension { dim_param: Some("batch".to_owned()), ..Dimension::default() };
-    let shape = Shape { dim: vec![batch, fixed(size), fixed(size), fixed(3)] };
-    let tensor_type = TensorType { elem_type: UINT8, shape: Some(shape) };
-    ValueInfo { name: PIXELS.to_owned(), r#type: Some(Type { tensor_type: Some(tensor_type) }) }
 }

@@ -145,13 +145,7 @@ impl Writer {
     }
 
     fn cast(&mut self, from: String, name: &str, element: i32) {
-        self.graph.node.push(Node {
-            input: vec![from],
-            output: vec![name.to_owned()],
-            name: name.to_owned(),
-            op_type: "Cast".to_owned(),
-            attribute: vec![to(element)],
-        });
+        self.graph.node.push(Node::new("Cast", &[&from], name, vec![to(element)]));
     }
 }
 

@@ -333,13 +333,8 @@ impl Writer {
 
     fn node(&mut self, op: &str, inputs: &[&str], axis: Option<i64>) -> String {
         let name = format!("{op}_of_{}", inputs[0]);
-        self.graph.node.push(Node {
-            input: inputs.iter().map(|it| (*it).to_owned()).collect(),
-            output: vec![name.clone()],
-            name: name.clone(),
-            op_type: op.to_owned(),
-            attribute: axis.map(|it| Attribute::int("axis", it)).into_iter().collect(),
-        });
+        let attribute = axis.map(|it| Attribute::int("axis", it)).into_iter().collect();
+        self.graph.node.push(Node::new(op, inputs, &name, attribute));
         name
     }
 }

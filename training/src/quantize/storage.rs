@@ -41,13 +41,9 @@ pub fn narrowed(mut graph: Graph) -> Graph {
         };
         graph.initializer.push(tensor(&stored, INT8, dims, whole));
         graph.initializer.push(tensor(&scale, FLOAT, vec![rows as i64, 1], scales));
-        added.push(node(
-            "Cast",
-            vec![stored],
-            &float,
-            vec![Attribute::int("to", i64::from(FLOAT))],
-        ));
-        added.push(node("Mul", vec![float, scale], &name, Vec::new()));
+        let to = Attribute::int("to", i64::from(FLOAT));
+        added.push(Node::new("Cast", &[&stored], &float, vec![to]));
+        added.push(Node::new("Mul", &[&float, &scale], &name, Vec::new()));
     }
     graph.node.splice(..0, added);
     graph
@@ -65,9 +61,4 @@ fn matrix(stored: &TensorData) -> Option<(usize, Vec<f32>)> {
         [rows, wide] if 0 < rows && 0 < wide => Some((rows as usize, numbers)),
         _ => None,
     }
-}
-
-fn node(op: &str, input: Vec<String>, output: &str, attribute: Vec<Attribute>) -> Node {
-    let (name, op_type) = (output.to_owned(), op.to_owned());
-    Node { input, output: vec![name.clone()], name, op_type, attribute }
 }
