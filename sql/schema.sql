@@ -1,7 +1,7 @@
 -- What CREATE VIRTUAL TABLE makes beside the table; docs/format.md draws the bytes.
 -- {t_blocks} stands for the quoted "schema"."table_blocks", {full} for the vectors of a full block.
 
--- format, dimension; model and digest where an encoder belongs to the table.
+-- format, dimension, identity; model and digest where an encoder belongs to the table.
 CREATE TABLE {t_config}(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 
 -- Rowids and high planes of up to {full} vectors; the scan reads these.

@@ -1,9 +1,11 @@
 //! One connection of the host.
 
 use std::ffi::{CString, c_int};
+use std::ptr;
 
 use sqlite3ext_sys::{
-    SQLITE_FCNTL_DATA_VERSION, SQLITE_INTERRUPT, SQLITE_LIMIT_LENGTH, SQLITE_OK, sqlite3,
+    SQLITE_ERROR, SQLITE_FCNTL_DATA_VERSION, SQLITE_INTERRUPT, SQLITE_LIMIT_LENGTH, SQLITE_OK,
+    sqlite3,
 };
 
 use super::api::{self, api};
@@ -32,10 +34,27 @@ impl Db {
     pub fn execute(&self, sql: &str) -> Result<()> {
         let text = c_text(sql)?;
         // SAFETY: the text ends with NUL; no callback is given.
-        let code = unsafe {
-            api!(exec(self.raw, text.as_ptr(), None, std::ptr::null_mut(), std::ptr::null_mut()))
-        };
+        let code =
+            unsafe { api!(exec(self.raw, text.as_ptr(), None, ptr::null_mut(), ptr::null_mut())) };
         if code == SQLITE_OK as c_int { Ok(()) } else { Err(api::last_error(self.raw, "")) }
+    }
+
+    /// Whether a schema has a table of this name.
+    pub fn has_table(&self, schema: &str, name: &str) -> Result<bool> {
+        let (schema, name) = (c_text(schema)?, c_text(name)?);
+        let (schema, name, column) = (schema.as_ptr(), name.as_ptr(), ptr::null());
+        let (texts, numbers) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: the texts end with NUL; nothing is asked of a column, so that the code is all of the answer.
+        let code = unsafe {
+            api!(table_column_metadata(
+                self.raw, schema, name, column, texts, texts, numbers, numbers, numbers
+            ))
+        };
+        match code as u32 {
+            SQLITE_OK => Ok(true),
+            SQLITE_ERROR => Ok(false),
+            _ => Err(api::last_error(self.raw, "")),
+        }
     }
 
     /// Opens one stored blob for reading in place.

@@ -1,8 +1,11 @@
 //! Virtual tables: the C side of [`Table`].
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::{Rc, Weak};
 use std::{ptr, slice};
 
 use sqlite3ext_sys::{
@@ -25,10 +28,13 @@ impl Db {
     pub fn table<T: Table>(&self, name: &str) -> Result<()> {
         let name_text = c_text(name)?;
         let module: &'static Module = &Glue::<T>::MODULE;
-        // SAFETY: the module is static; versions before 3.44 read only the part they know.
+        let known = Box::into_raw(Box::<Known<T>>::default()).cast();
+        // SAFETY: the module is static; versions before 3.44 read only the part they know. `forget` gets
+        // what is known, also where this fails.
         let code = unsafe {
             let module = ptr::from_ref(module).cast::<sqlite3_module>();
-            api!(create_module_v2(self.raw, name_text.as_ptr(), module, ptr::null_mut(), None))
+            let forget = Some(Glue::<T>::forget as unsafe extern "C" fn(*mut c_void));
+            api!(create_module_v2(self.raw, name_text.as_ptr(), module, known, forget))
         };
         if code == SQLITE_OK as c_int { Ok(()) } else { Err(api::last_error(self.raw, name)) }
     }
@@ -76,11 +82,42 @@ struct Module {
     ) -> c_int,
 }
 
+/// The tables of one connection, by schema and name.
+///
+/// SQLite connects a table anew when it reads a schema again, in the middle of a transaction too (after
+/// ALTER TABLE, or ROLLBACK TO with a change to any schema), and tells both of its ends. They share one value.
+struct Known<T>(RefCell<HashMap<(String, String), Weak<T>>>);
+
+impl<T> Default for Known<T> {
+    fn default() -> Known<T> {
+        Known(RefCell::default())
+    }
+}
+
+impl<T: Table> Known<T> {
+    /// The value that serves the table from now on: `fresh`, or the one that it would repeat.
+    fn settled(&self, schema: &str, name: &str, fresh: T) -> Rc<T> {
+        let mut known = self.0.borrow_mut();
+        known.retain(|_, it| 0 < it.strong_count());
+        let key = (schema.to_owned(), name.to_owned());
+        let before = known.get(&key).and_then(Weak::upgrade);
+        if let Some(before) = before {
+            if before.goes_on_as(&fresh) {
+                return before;
+            }
+            before.replaced();
+        }
+        let fresh = Rc::new(fresh);
+        known.insert(key, Rc::downgrade(&fresh));
+        fresh
+    }
+}
+
 /// A table as SQLite holds it.
 #[repr(C)]
 struct Instance<T> {
     base: sqlite3_vtab,
-    table: T,
+    table: Rc<T>,
     db: Db,
     name: String,
 }
@@ -126,28 +163,33 @@ impl<T: Table> Glue<T> {
         integrity: Self::integrity,
     };
 
+    unsafe extern "C" fn forget(known: *mut c_void) {
+        // SAFETY: from `Db::table`, whose end of it this is.
+        drop(unsafe { Box::from_raw(known.cast::<Known<T>>()) });
+    }
+
     unsafe extern "C" fn create(
         db: *mut sqlite3,
-        _: *mut c_void,
+        known: *mut c_void,
         count: c_int,
         words: *const *const c_char,
         table: *mut *mut sqlite3_vtab,
         message: *mut *mut c_char,
     ) -> c_int {
         // SAFETY: xCreate's own arguments.
-        unsafe { start(db, count, words, table, message, T::create) }
+        unsafe { start(db, known, count, words, table, message, T::create) }
     }
 
     unsafe extern "C" fn connect(
         db: *mut sqlite3,
-        _: *mut c_void,
+        known: *mut c_void,
         count: c_int,
         words: *const *const c_char,
         table: *mut *mut sqlite3_vtab,
         message: *mut *mut c_char,
     ) -> c_int {
         // SAFETY: xConnect's own arguments.
-        unsafe { start(db, count, words, table, message, T::connect) }
+        unsafe { start(db, known, count, words, table, message, T::connect) }
     }
 
     unsafe extern "C" fn disconnect(table: *mut sqlite3_vtab) -> c_int {
@@ -382,6 +424,7 @@ impl<T: Table> Glue<T> {
 /// The arguments are those of `xCreate` or `xConnect`.
 unsafe fn start<T: Table>(
     db: *mut sqlite3,
+    known: *mut c_void,
     count: c_int,
     words: *const *const c_char,
     slot: *mut *mut sqlite3_vtab,
@@ -407,7 +450,9 @@ unsafe fn start<T: Table>(
             name: table.clone(),
             options: options.to_vec(),
         };
-        let table = make(&declaration)?;
+        // SAFETY: from `Db::table`, and SQLite's as long as there is the module.
+        let known = unsafe { &*known.cast::<Known<T>>() };
+        let table = known.settled(&declaration.schema, &declaration.name, make(&declaration)?);
         let columns = c_text(&format!("CREATE TABLE x({})", table.columns()))?;
         // SAFETY: called within xCreate or xConnect, where these settings are made; vtab_config is
         // variadic, and takes an int after CONSTRAINT_SUPPORT, nothing after DIRECTONLY.
@@ -477,7 +522,7 @@ unsafe fn scanned<T: Table, R>(
     unsafe {
         let table = (*cursor).pVtab;
         let open = &mut *cursor.cast::<Open<T::Cursor>>();
-        fenced::<T, R>(table, |it| body(&it.table, &mut open.cursor))
+        fenced::<T, R>(table, |it| body(&*it.table, &mut open.cursor))
     }
 }
 

@@ -45,6 +45,15 @@ pub trait Table: Sized + 'static {
     /// The columns as in `CREATE TABLE t(...)`, such as `name TEXT, k HIDDEN`.
     fn columns(&self) -> String;
 
+    /// Whether this value, which a transaction may be in the midst of, serves the table that SQLite connects
+    /// anew as `fresh`: nothing of what was declared has changed.
+    fn goes_on_as(&self, _fresh: &Self) -> bool {
+        false
+    }
+
+    /// The table of this name is another one from now on: this one was dropped, or its creation taken back.
+    fn replaced(&self) {}
+
     /// `DROP TABLE`: removes what is stored.
     fn destroy(&self) -> Result<()> {
         Ok(())

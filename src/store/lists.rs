@@ -85,6 +85,12 @@ impl Store {
         self.listed.set(None);
     }
 
+    /// As [`Store::rolled_back`], where all that was written is gone.
+    pub fn void(&self) {
+        self.rolled_back();
+        self.written.set(0);
+    }
+
     /// The lists; none in a table that is searched exactly.
     pub fn lists(&self) -> Result<Option<Rc<Lists>>> {
         if !self.is_listed()? {

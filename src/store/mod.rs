@@ -90,6 +90,8 @@ pub struct Store {
     schema: String,
     name: String,
     made: Made,
+    /// A number of this table alone; tables of earlier versions have none.
+    identity: Option<i64>,
     prepared: RefCell<HashMap<&'static str, Statement>>,
     /// Whether rows are in lists, once it is known.
     listed: Cell<Option<bool>>,
@@ -114,6 +116,11 @@ impl Store {
             db.prepare(&format!("INSERT INTO {config}(key, value) VALUES (?1, ?2)"))?;
         insert.run(&[Value::Text("format"), Value::Integer(format)])?;
         insert.run(&[Value::Text("dimension"), Value::Integer(made.dimension as i64)])?;
+        // Another table of the same name, which a transaction may have seen before, is not this one.
+        let mut random = db.prepare("SELECT random()")?;
+        random.step()?;
+        let identity = integer(&random, 0)?;
+        insert.run(&[Value::Text("identity"), Value::Integer(identity)])?;
         if let Some((model, digest)) = &made.model {
             insert.run(&[Value::Text("model"), Value::Text(model)])?;
             insert.run(&[Value::Text("digest"), Value::Text(digest)])?;
@@ -131,7 +138,7 @@ impl Store {
                 insert.run(&[Value::Text(key), Value::Text(value)])?;
             }
         }
-        Ok(Store::new(db, schema, name, made))
+        Ok(Store::new(db, schema, name, made, Some(identity)))
     }
 
     /// Finds the shadow tables of an existing table.
@@ -143,12 +150,13 @@ impl Store {
         let mut select =
             db.prepare(&format!("SELECT key, value FROM {}.{}", quoted(schema), quoted(&config)))?;
         let (mut format, mut dimension, mut model, mut digest) = (None, None, None, None);
-        let (mut settings, mut recall) = (Vec::new(), None);
+        let (mut settings, mut recall, mut identity) = (Vec::new(), None, None);
         select.start(&[])?;
         while select.step()? {
             match (select.value(0)?, select.value(1)?) {
                 (Value::Text("format"), Value::Integer(it)) => format = Some(it),
                 (Value::Text("dimension"), Value::Integer(it)) => dimension = Some(it),
+                (Value::Text("identity"), Value::Integer(it)) => identity = Some(it),
                 (Value::Text("model"), Value::Text(it)) => model = Some(it.to_owned()),
                 (Value::Text("digest"), Value::Text(it)) => digest = Some(it.to_owned()),
                 (Value::Text("recall"), Value::Real(it)) => recall = Some(it),
@@ -196,14 +204,14 @@ impl Store {
         }
         let model = model.zip(digest);
         let made = Made { dimension, model, content, recall, metric, storage };
-        Ok(Store::new(db, schema, name, made))
+        Ok(Store::new(db, schema, name, made, identity))
     }
 
-    fn new(db: Db, schema: &str, name: &str, made: Made) -> Store {
+    fn new(db: Db, schema: &str, name: &str, made: Made, identity: Option<i64>) -> Store {
         let (schema, name) = (schema.to_owned(), name.to_owned());
         let (prepared, listed, kept) = (RefCell::default(), Cell::new(None), RefCell::default());
         let (written, mapped) = (Cell::new(0), Cell::new(false));
-        Store { db, schema, name, made, prepared, listed, kept, written, mapped }
+        Store { db, schema, name, made, identity, prepared, listed, kept, written, mapped }
     }
 
     /// What the table was made for.
@@ -224,6 +232,16 @@ impl Store {
     /// What the table's shadow tables are called after.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether the table is there: nobody is told when its creation is taken back by ROLLBACK TO.
+    pub fn is_there(&self) -> Result<bool> {
+        self.db.has_table(&self.schema, &self.shadow("config"))
+    }
+
+    /// Whether the other one is of the same table.
+    pub fn is_as(&self, other: &Store) -> bool {
+        self.identity == other.identity && self.made == other.made
     }
 
     /// Makes ready for a search, which reads many pages.

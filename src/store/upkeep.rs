@@ -58,6 +58,7 @@ impl Store {
     pub fn tend(&self) -> Result<()> {
         match self.written.take() {
             0 => Ok(()),
+            _ if !self.is_there()? => Ok(()),
             written => self.unnoticed(|| self.tend_lists(Some(written))),
         }
     }

@@ -62,12 +62,13 @@ pub struct Work {
     vector: fn(i64) -> Vec<f32>,
     saved: Vec<BTreeMap<i64, Vec<f32>>>,
     next: i64,
+    others: usize,
 }
 
 impl Work {
     /// On an empty table, whose rows' vectors follow from a number.
     pub fn new(vector: fn(i64) -> Vec<f32>) -> Work {
-        Work { rows: BTreeMap::new(), vector, saved: Vec::new(), next: 1 }
+        Work { rows: BTreeMap::new(), vector, saved: Vec::new(), next: 1, others: 0 }
     }
 
     /// Writes, saves, takes back, maintains or opens again; or leaves it to the test to search.
@@ -78,7 +79,7 @@ impl Work {
         random: &mut Unstructured<'_>,
     ) -> arbitrary::Result<bool> {
         let row = random.int_in_range(1..=self.next)?;
-        match random.int_in_range(0..=11)? {
+        match random.int_in_range(0..=12)? {
             0..=2 => {
                 let many = random.int_in_range(1..=300)?;
                 let new = (self.next..self.next + many).map(|it| (it, (self.vector)(it)));
@@ -125,7 +126,13 @@ impl Work {
                 let command = *random.choose(&["optimize", "rebuild", "integrity-check"])?;
                 connection.execute("INSERT INTO t(t) VALUES (?1)", [command]).unwrap();
             }
-            9 if self.saved.is_empty() => *connection = open(database),
+            9 => {
+                // Taken back, it has SQLite connect all tables anew.
+                let sql = format!("CREATE TABLE other_{}(x)", self.others);
+                connection.execute_batch(&sql).unwrap();
+                self.others += 1;
+            }
+            10 if self.saved.is_empty() => *connection = open(database),
             _ => return Ok(false),
         }
         Ok(true)

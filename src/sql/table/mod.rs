@@ -51,7 +51,7 @@ const FULL: i32 = 13;
 
 /// One table, seen from one connection.
 pub struct Dualpath {
-    name: RefCell<String>,
+    name: String,
     store: Store,
     /// Rows inserted and not yet encoded and written.
     queue: RefCell<Queue>,
@@ -99,14 +99,22 @@ impl Table for Dualpath {
         Ok(Dualpath::new(name, Store::open(*db, schema, name)?))
     }
 
+    fn goes_on_as(&self, fresh: &Dualpath) -> bool {
+        self.store.is_as(&fresh.store)
+    }
+
+    fn replaced(&self) {
+        self.rollback();
+    }
+
     fn columns(&self) -> String {
-        let command = crate::sqlite::quoted(&self.name.borrow());
+        let command = crate::sqlite::quoted(&self.name);
         let over_another = match self.store.made().content {
             Some(_) => ", kind TEXT, content_rowid INTEGER",
             None => "",
         };
         // Earlier versions made tables of that name, and SQLite wants no name twice.
-        let recall = match self.name.borrow().eq_ignore_ascii_case("recall") {
+        let recall = match self.name.eq_ignore_ascii_case("recall") {
             true => "recall_wanted",
             false => "recall",
         };
@@ -208,7 +216,7 @@ impl Table for Dualpath {
     }
 
     fn rollback(&self) {
-        self.store.rolled_back();
+        self.store.void();
         self.queue.borrow_mut().clear();
         self.last.set(None);
     }
@@ -231,9 +239,10 @@ impl Table for Dualpath {
 
     fn rename(&self, name: &str) -> Result<()> {
         refuse_column(name, self.store.made())?;
-        self.flush()?;
+        self.sync()?;
         self.store.rename(name)?;
-        name.clone_into(&mut self.name.borrow_mut());
+        // SQLite connects the table anew under its other name.
+        self.replaced();
         Ok(())
     }
 
@@ -246,7 +255,7 @@ impl Table for Dualpath {
 impl Dualpath {
     fn new(name: &str, store: Store) -> Dualpath {
         Dualpath {
-            name: RefCell::new(name.to_owned()),
+            name: name.to_owned(),
             store,
             queue: RefCell::default(),
             last: Cell::new(None),
@@ -272,7 +281,7 @@ impl Dualpath {
 
     fn read_only(&self) -> Error {
         let content = self.store.made().content.as_ref().map_or("", |it| &it.name);
-        let name = self.name.borrow();
+        let name = &self.name;
         Error::Usage(format!(
             "the table is an index over {content} (write there, then INSERT INTO {name}({name}) VALUES ('sync'))"
         ))
@@ -527,6 +536,13 @@ impl Dualpath {
 
     /// Encodes and writes all that waits or is under way.
     fn flush(&self) -> Result<()> {
+        if self.queue.borrow().is_empty() {
+            return Ok(());
+        }
+        if !self.store.is_there()? {
+            self.replaced();
+            return Ok(());
+        }
         if self.store.made().content.is_some() {
             return self.settle(None);
         }
@@ -560,10 +576,7 @@ impl Dualpath {
             None => 1,
             Some(last) => last.checked_add(1).ok_or_else(|| Error::Sqlite {
                 code: FULL,
-                message: format!(
-                    "{}: the largest rowid is taken (choose a free one)",
-                    self.name.borrow()
-                ),
+                message: format!("{}: the largest rowid is taken (choose a free one)", self.name),
             })?,
         };
         if self.last.get().is_none() {
@@ -581,7 +594,7 @@ impl Dualpath {
     }
 
     fn taken(&self) -> Error {
-        let message = format!("UNIQUE constraint failed: {}.rowid", self.name.borrow());
+        let message = format!("UNIQUE constraint failed: {}.rowid", self.name);
         Error::Sqlite { code: ROWID_TAKEN, message }
     }
 }

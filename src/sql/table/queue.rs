@@ -92,6 +92,11 @@ impl Queue {
         self.batch.max(BATCH) <= self.to_encode || MOST_BYTES <= self.bytes
     }
 
+    /// Whether no row waits or is under way.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.under_way.is_empty()
+    }
+
     /// Whether nothing that waits needs an encoder.
     pub fn is_ready(&self) -> bool {
         self.to_encode == 0
