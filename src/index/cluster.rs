@@ -1,7 +1,7 @@
 //! Groups of near vectors and their centres: Lloyd's k-means, on vectors laid end to end.
 
 use super::crew::Crew;
-use super::kernel::{ROWS, WIDTH, panel, panels, square};
+use super::kernel::{ROWS, WIDTH, least, panel, panels, square};
 use super::rotation::Random;
 use crate::error::Result;
 
@@ -47,27 +47,47 @@ impl Group {
         Group { members, panels: panels(&own, dimension), squares }
     }
 
-    /// Shows how far these rows are from sixteen members, but for the square of the row: row, first member, distances.
+    /// Shows how far each of these rows is from each member, but for the square of the row: row, member, distance.
     fn compare(
         &self,
         rows: &[f32],
         those: &[usize],
         dimension: usize,
-        mut show: impl FnMut(usize, usize, [f32; WIDTH]),
+        mut show: impl FnMut(usize, usize, f32),
     ) {
-        let row = |at: usize| &rows[at * dimension..(at + 1) * dimension];
         for those in those.chunks(ROWS) {
-            // Missing rows repeat the last one.
-            let six = std::array::from_fn(|at| row(those[at.min(those.len() - 1)]));
+            let some = some_of(rows, those, dimension);
             for (at, numbers) in self.panels.chunks_exact(dimension).enumerate() {
-                for (row, near) in those.iter().zip(panel(&six, numbers)) {
-                    let mut far = self.squares[at];
-                    far.iter_mut().zip(near).for_each(|(far, near)| *far -= 2.0 * near);
-                    show(*row, at * WIDTH, far);
+                for (row, near) in those.iter().zip(panel(&some, numbers)) {
+                    let members = at * WIDTH..self.members.len().min((at + 1) * WIDTH);
+                    for (member, near) in members.zip(near) {
+                        show(*row, member, self.squares[at][member % WIDTH] - 2.0 * near);
+                    }
                 }
             }
         }
     }
+
+    /// Shows of each of these rows the nearest member, and how far it is but for the square of the row.
+    fn nearest(
+        &self,
+        rows: &[f32],
+        those: &[usize],
+        dimension: usize,
+        mut show: impl FnMut(usize, usize, f32),
+    ) {
+        for those in those.chunks(ROWS) {
+            let found = least(&some_of(rows, those, dimension), &self.panels, &self.squares);
+            for (row, (member, far)) in those.iter().zip(found) {
+                show(*row, member as usize, far);
+            }
+        }
+    }
+}
+
+/// As many rows as are multiplied at a time; missing ones repeat the last.
+fn some_of<'a>(rows: &'a [f32], those: &[usize], dimension: usize) -> [&'a [f32]; ROWS] {
+    std::array::from_fn(|at| row_at(rows, those[at.min(those.len() - 1)], dimension))
 }
 
 impl Centres {
@@ -108,11 +128,9 @@ impl Centres {
         for rows in rows.chunks(AT_ONCE * self.dimension) {
             let mut best = vec![(0, f32::INFINITY); rows.len() / self.dimension];
             for (group, those) in self.groups.iter().zip(self.tried(rows)) {
-                group.compare(rows, &those, self.dimension, |row, first, far| {
-                    let least = least(far);
-                    if least < best[row].1 {
-                        let lane = far.iter().position(|it| *it == least).unwrap_or_default();
-                        best[row] = (group.members[first + lane], least);
+                group.nearest(rows, &those, self.dimension, |row, member, far| {
+                    if far < best[row].1 {
+                        best[row] = (group.members[member], far);
                     }
                 });
             }
@@ -130,12 +148,8 @@ impl Centres {
         };
         let count = self.groups.len();
         let mut distances = vec![(f32::INFINITY, 0); all.len() * count];
-        leaders.compare(rows, &all, self.dimension, |row, first, far| {
-            let own = &mut distances[row * count + first..(row + 1) * count];
-            own.iter_mut()
-                .zip(far)
-                .enumerate()
-                .for_each(|(at, (own, far))| *own = (far, first + at));
+        leaders.compare(rows, &all, self.dimension, |row, at, far| {
+            distances[row * count + at] = (far, at);
         });
         let mut tried = vec![Vec::new(); count];
         for (row, distances) in distances.chunks_exact_mut(count).enumerate() {
@@ -145,17 +159,6 @@ impl Centres {
         }
         tried
     }
-}
-
-/// The least of those that are numbers, by halves, each of which takes a few instructions.
-fn least(mut far: [f32; WIDTH]) -> f32 {
-    let mut half = WIDTH / 2;
-    while 0 < half {
-        let (left, right) = far.split_at_mut(half);
-        left.iter_mut().zip(right).for_each(|(a, b)| *a = a.min(*b));
-        half /= 2;
-    }
-    far[0]
 }
 
 /// [`Centres::nearest`], for rows that are compared with these centres once.
@@ -338,17 +341,6 @@ mod tests {
             let centre = &centres[at * dimension..(at + 1) * dimension];
             let twin: f32 = row.iter().zip(centre).map(|(a, b)| (a - b).powi(2)).sum();
             assert!((twin - square).abs() < 1e-3, "{twin} {square}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_number_hides_nothing() {
-        for at in 0..WIDTH {
-            let mut far = [f32::NAN; WIDTH];
-            far[at] = 3.0;
-            assert_eq!(least(far), 3.0);
-            far = std::array::from_fn(|lane| (lane + WIDTH - at) as f32 % WIDTH as f32 - 1.0);
-            assert_eq!((least(far), far[at]), (-1.0, -1.0));
         }
     }
 

@@ -22,6 +22,7 @@ struct Kernels {
     scan: scan::Scan,
     products: products::Products,
     panel: panels::Panel,
+    least: panels::Least,
 }
 
 static CHOSEN: LazyLock<Kernels> = LazyLock::new(choose);
@@ -51,6 +52,16 @@ pub fn panel(rows: &[&[f32]; ROWS], panel: &[[f32; WIDTH]]) -> [[f32; WIDTH]; RO
     (CHOSEN.panel)(rows, panel)
 }
 
+/// For each of [`ROWS`] rows, which vector of some [`panels`] has the least square less twice the product with the row,
+/// the first of such, and how much that is; the square of a vector that is none is endless.
+pub fn least(
+    rows: &[&[f32]; ROWS],
+    panels: &[[f32; WIDTH]],
+    squares: &[[f32; WIDTH]],
+) -> [(u32, f32); ROWS] {
+    (CHOSEN.least)(rows, panels, squares)
+}
+
 /// The dot products of a query with each of the vectors, which lie one after another.
 pub fn products(query: &[f32], vectors: &[f32], out: &mut Vec<f32>) {
     (CHOSEN.products)(query, vectors, out);
@@ -72,8 +83,6 @@ fn choose() -> Kernels {
         // SAFETY: the features were just found.
         let products: products::Products =
             |query, vectors, out| unsafe { products::avx2(query, vectors, out) };
-        // SAFETY: the features were just found.
-        let panel: panels::Panel = |rows, panel| unsafe { panels::avx2(rows, panel) };
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
             return Kernels {
                 name: "avx512",
@@ -86,7 +95,12 @@ fn choose() -> Kernels {
                     scan::avx512(tables, groups, line, out)
                 },
                 products,
-                panel,
+                // SAFETY: the features were just found.
+                panel: |rows, panel| unsafe { panels::panel_avx512(rows, panel) },
+                // SAFETY: the features were just found.
+                least: |rows, panels, squares| unsafe {
+                    panels::least_avx512(rows, panels, squares)
+                },
             };
         }
         return Kernels {
@@ -98,7 +112,10 @@ fn choose() -> Kernels {
             // SAFETY: the features were just found.
             scan: |tables, groups, line, out| unsafe { scan::avx2(tables, groups, line, out) },
             products,
-            panel,
+            // SAFETY: the features were just found.
+            panel: |rows, panel| unsafe { panels::panel_avx2(rows, panel) },
+            // SAFETY: the features were just found.
+            least: |rows, panels, squares| unsafe { panels::least_avx2(rows, panels, squares) },
         };
     }
     #[cfg(target_arch = "aarch64")]
@@ -113,7 +130,8 @@ fn choose() -> Kernels {
             scan: |tables, groups, line, out| unsafe { scan::neon(tables, groups, line, out) },
             // The compiler uses NEON by itself here, as every aarch64 has it.
             products: products::plain,
-            panel: panels::plain,
+            panel: panels::panel_plain,
+            least: panels::least_plain,
         };
     }
     Kernels {
@@ -122,6 +140,7 @@ fn choose() -> Kernels {
         sums: sums::plain,
         scan: scan::plain,
         products: products::plain,
-        panel: panels::plain,
+        panel: panels::panel_plain,
+        least: panels::least_plain,
     }
 }
