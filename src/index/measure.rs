@@ -11,14 +11,13 @@
 //! ```
 
 use super::form::{Form, Storage};
-use super::kernel::dot;
+use super::kernel::{dot, summed};
 use super::metric::Metric;
 use super::plane::ROUNDING;
 use crate::vector::Vector;
 
 /// What float32 sums of a chunk are off by at most, as a share of the sum of their absolute terms.
 const SUMMED: f64 = 32.0 * f32::EPSILON as f64;
-const LANES: usize = 8;
 
 /// A query, and how the rows it is compared with are written.
 pub struct Measure {
@@ -118,12 +117,12 @@ impl Measure {
                 return;
             };
             if self.form.metric == Metric::L2 {
-                apart += summed(asked, row, |a, b| (a - b) * (a - b));
+                apart += f64::from(summed(asked, row, |a, b| (a - b) * (a - b)));
             } else {
-                product += summed(asked, row, |a, b| a * b);
+                product += f64::from(summed(asked, row, |a, b| a * b));
             }
             if self.form.metric != Metric::Cosine {
-                square += summed(row, row, |a, b| a * b);
+                square += f64::from(summed(row, row, |a, b| a * b));
             }
         });
         if self.form.metric == Metric::Cosine {
@@ -143,19 +142,6 @@ impl Measure {
     pub fn hidden(&self) -> f64 {
         if self.form.metric == Metric::Cosine { self.rounding } else { 0.0 }
     }
-}
-
-/// The sum over pairs, in as many lanes as vector registers have.
-fn summed(a: &[f32], b: &[f32], of: impl Fn(f32, f32) -> f32) -> f64 {
-    let mut sums = [0.0f32; LANES];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..LANES {
-            sums[lane] += of(a[lane], b[lane]);
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| of(*a, *b)).sum();
-    f64::from(sums.iter().sum::<f32>() + rest)
 }
 
 #[cfg(test)]

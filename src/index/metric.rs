@@ -1,5 +1,6 @@
 //! What "near" means.
 
+use super::kernel::summed;
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
 use crate::vector::Vector;
@@ -57,12 +58,13 @@ impl Metric {
         if expected != got {
             return Err(Error::Dimension { expected, got });
         }
-        let pairs = a.as_slice().iter().zip(b.as_slice());
-        let pairs = pairs.map(|(a, b)| (f64::from(*a), f64::from(*b)));
+        let (a, b) = (a.as_slice(), b.as_slice());
+        let product = |a, b| f64::from(a) * f64::from(b);
+        let apart = |a, b| (f64::from(a) - f64::from(b)).powi(2);
         Ok(match self {
-            Metric::Cosine => (1.0 - pairs.map(|(a, b)| a * b).sum::<f64>()).clamp(0.0, 2.0),
-            Metric::Dot => 0.0 - pairs.map(|(a, b)| a * b).sum::<f64>(),
-            Metric::L2 => pairs.map(|(a, b)| (a - b) * (a - b)).sum::<f64>().sqrt(),
+            Metric::Cosine => (1.0 - summed(a, b, product)).clamp(0.0, 2.0),
+            Metric::Dot => 0.0 - summed(a, b, product),
+            Metric::L2 => summed(a, b, apart).sqrt(),
         })
     }
 }

@@ -1,8 +1,8 @@
 //! What codes say of a query: scores, how far off they usually are, and how far at most.
 
 use super::super::aspect::Aspect;
-use super::super::kernel::{self, Line, MOST_TABLES, Scanned, TABLE};
-use super::{Coded, Coder, GROUP, MOST_BITS, NUMBERS, RESTS, SCALES, SHIFTS, STEPS};
+use super::super::kernel::{self, Line, MOST_TABLES, Scale, Scanned, TABLE, square, summed};
+use super::{Coded, Coder, GROUP, MOST_BITS, RESTS, SCALES, SHIFTS, STEPS};
 
 /// What rotating a unit vector in float32 adds at most, four rounds of at most seventeen steps.
 const TURNING: f32 = 1e-5;
@@ -37,43 +37,18 @@ pub struct Asked {
 impl Coder {
     /// A rotated query, ready to be looked up in.
     pub fn ask(&self, query: &[f32]) -> Asked {
-        let sums: Vec<[f32; TABLE]> = query
-            .as_chunks::<NUMBERS>()
-            .0
-            .iter()
-            .map(|numbers| {
-                let mut sums = [0.0; TABLE];
-                for entry in 1..TABLE {
-                    let last = entry.ilog2() as usize;
-                    sums[entry] = sums[entry - (1 << last)] + numbers[last];
-                }
-                sums
-            })
-            .collect();
-        let least = |it: &[f32; TABLE]| it.iter().copied().fold(f32::INFINITY, f32::min);
-        let largest = |it: &[f32; TABLE]| it.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let range = sums.iter().map(|it| largest(it) - least(it)).fold(0.0f32, f32::max);
-        let step = (range / 255.0).max(f32::MIN_POSITIVE);
-        let per_step = 1.0 / step;
-        let mut tables = Vec::with_capacity(sums.len() * TABLE);
-        let mut base = 0.0;
-        for sums in &sums {
-            let least = least(sums);
-            base += least;
-            // To the nearest, as none is below zero.
-            let entries = sums.map(|it| ((it - least) * per_step + 0.5) as u8);
-            tables.extend(entries);
-        }
+        let mut tables = Vec::new();
+        let Scale { step, base } = kernel::tables(query, &mut tables);
         let half = self.most_level() / 2.0;
-        let sum = query.iter().sum::<f32>();
+        let sum = summed(query, query, |it, _| it);
         let highest = base - 0.5 * sum;
         let base = self.most_level() * base - half * sum;
         // Sums of float32 numbers, none of which is larger than the tables or the query together.
-        let all: f32 = query.iter().map(|it| it.abs()).sum();
+        let all = summed(query, query, |it, _| it.abs());
         let sums = f64::from(all) * query.len() as f64 * f64::from(f32::EPSILON);
         let entries = f64::from(step) * ROUNDED * (tables.len() / TABLE) as f64;
         let rounding = f64::from(self.most_level()) * (entries + 2.0 * sums);
-        let length = query.iter().map(|it| it * it).sum::<f32>().sqrt();
+        let length = square(query).sqrt();
         Asked { length, tables, step, base, highest, rounding: rounding as f32 }
     }
 

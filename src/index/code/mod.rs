@@ -26,14 +26,12 @@ use std::borrow::Cow;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::kernel::{Groups, LANES, TABLE};
+use super::kernel::{Groups, LANES, NUMBERS, TABLE};
 use super::metric::Metric;
 use super::rotation::Rotation;
 
 /// Rows that are coded together.
 pub const GROUP: usize = LANES;
-/// Numbers that a table is about.
-const NUMBERS: usize = 4;
 /// Most bits a number.
 pub const MOST_BITS: usize = 4;
 /// The grid's step for numbers of a normal distribution, by bits (Max 1960): least squared error.

@@ -8,12 +8,15 @@ mod scan;
 mod sums;
 mod products;
 mod panels;
+mod tables;
 
 use std::sync::LazyLock;
 
 pub use panels::{ROWS, WIDTH, panels};
+pub use products::summed;
 pub use scan::{Groups, Line, Scanned};
 pub use sums::{LANES, MOST_TABLES, TABLE};
+pub use tables::{NUMBERS, Scale};
 
 struct Kernels {
     name: &'static str,
@@ -23,6 +26,7 @@ struct Kernels {
     products: products::Products,
     panel: panels::Panel,
     least: panels::Least,
+    tables: tables::Tables,
 }
 
 static CHOSEN: LazyLock<Kernels> = LazyLock::new(choose);
@@ -67,6 +71,12 @@ pub fn products(query: &[f32], vectors: &[f32], out: &mut Vec<f32>) {
     (CHOSEN.products)(query, vectors, out);
 }
 
+/// The tables of a query: [`TABLE`] bytes for every [`NUMBERS`] of its numbers, the sums of any of them in steps from
+/// the least.
+pub fn tables(query: &[f32], out: &mut Vec<u8>) -> Scale {
+    (CHOSEN.tables)(query, out)
+}
+
 /// The square of a vector's length.
 pub fn square(vector: &[f32]) -> f32 {
     products::dot(vector, vector)
@@ -80,9 +90,6 @@ pub fn name() -> &'static str {
 fn choose() -> Kernels {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the features were just found.
-        let products: products::Products =
-            |query, vectors, out| unsafe { products::avx2(query, vectors, out) };
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
             return Kernels {
                 name: "avx512",
@@ -94,13 +101,16 @@ fn choose() -> Kernels {
                 scan: |tables, groups, line, out| unsafe {
                     scan::avx512(tables, groups, line, out)
                 },
-                products,
+                // SAFETY: the features were just found.
+                products: |query, vectors, out| unsafe { products::avx512(query, vectors, out) },
                 // SAFETY: the features were just found.
                 panel: |rows, panel| unsafe { panels::panel_avx512(rows, panel) },
                 // SAFETY: the features were just found.
                 least: |rows, panels, squares| unsafe {
                     panels::least_avx512(rows, panels, squares)
                 },
+                // SAFETY: the features were just found.
+                tables: |query, out| unsafe { tables::avx512(query, out) },
             };
         }
         return Kernels {
@@ -111,11 +121,14 @@ fn choose() -> Kernels {
             sums: |tables, codes| unsafe { sums::avx2(tables, codes) },
             // SAFETY: the features were just found.
             scan: |tables, groups, line, out| unsafe { scan::avx2(tables, groups, line, out) },
-            products,
+            // SAFETY: the features were just found.
+            products: |query, vectors, out| unsafe { products::avx2(query, vectors, out) },
             // SAFETY: the features were just found.
             panel: |rows, panel| unsafe { panels::panel_avx2(rows, panel) },
             // SAFETY: the features were just found.
             least: |rows, panels, squares| unsafe { panels::least_avx2(rows, panels, squares) },
+            // SAFETY: the features were just found.
+            tables: |query, out| unsafe { tables::avx2(query, out) },
         };
     }
     #[cfg(target_arch = "aarch64")]
@@ -132,6 +145,7 @@ fn choose() -> Kernels {
             products: products::plain,
             panel: panels::panel_plain,
             least: panels::least_plain,
+            tables: tables::plain,
         };
     }
     Kernels {
@@ -142,5 +156,6 @@ fn choose() -> Kernels {
         products: products::plain,
         panel: panels::panel_plain,
         least: panels::least_plain,
+        tables: tables::plain,
     }
 }
