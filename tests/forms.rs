@@ -6,7 +6,7 @@ mod host;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use host::{Work, bytes, check, likely_of, nearest, open};
+use host::{Tally, Work, bytes, check, likely_of, nearest, open};
 use rusqlite::Connection;
 
 const DIMENSION: usize = 12;
@@ -125,8 +125,7 @@ fn rowids(answers: &[(f64, i64)]) -> Vec<i64> {
 fn random_work_keeps_what_the_twin_has() {
     for metric in METRICS {
         for storage in STORAGES {
-            let (mut found, mut wanted, mut listed) = (0, 0, 0);
-            let schedule = |random: &mut arbtest::arbitrary::Unstructured<'_>| {
+            let tally = Tally::of(1_500, |tally, random| {
                 let folder = tempfile::tempdir().unwrap();
                 let database = folder.path().join("t.db");
                 let mut connection = filled(&database, metric, storage, 0);
@@ -136,12 +135,13 @@ fn random_work_keeps_what_the_twin_has() {
                         let to = vector(random.int_in_range(0..=100_000)?);
                         let expected = rowids(&twin(&stored(&connection), metric, &to));
                         let expected = &expected[..expected.len().min(5)];
-                        found += likely_of(&connection, &to, expected);
-                        wanted += expected.len();
+                        tally.found += likely_of(&connection, &to, expected);
+                        tally.wanted += expected.len();
                     }
                 }
                 assert_eq!(check(&connection), "ok");
-                listed += number(&connection, "SELECT count(*) FROM t_config WHERE key = 'bits'");
+                let lists = "SELECT count(*) FROM t_config WHERE key = 'bits'";
+                tally.listed += number(&connection, lists);
                 let kept = stored(&connection);
                 held_against_given(&kept, &work.rows, metric, storage);
                 let to = vector(7);
@@ -150,12 +150,8 @@ fn random_work_keeps_what_the_twin_has() {
                 let expected = rowids(&twin(&kept, metric, &to));
                 assert_eq!(nearest(&connection, &to, all).unwrap(), expected);
                 Ok(())
-            };
-            arbtest::arbtest(schedule).budget_ms(1_500);
-            assert!(
-                0 < listed && 9 * wanted <= 10 * found,
-                "{metric}, {storage}: {found} of {wanted}"
-            );
+            });
+            assert!(tally.keeps_the_recall(), "{metric}, {storage}: {tally:?}");
         }
     }
 }

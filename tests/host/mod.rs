@@ -139,6 +139,38 @@ impl Work {
     }
 }
 
+/// What random work came to.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Tally {
+    /// How many of the rows that searches were to find.
+    pub found: usize,
+    pub wanted: usize,
+    /// How many tables had lists in the end.
+    pub listed: i64,
+}
+
+impl Tally {
+    /// Searches, and tables with lists, that are enough to judge by.
+    const ENOUGH: usize = 300;
+
+    /// Of random schedules for some time, and on where a busy machine did few.
+    pub fn of(
+        milliseconds: u64,
+        schedule: impl Fn(&mut Tally, &mut Unstructured<'_>) -> arbitrary::Result<()>,
+    ) -> Tally {
+        let mut tally = Tally::default();
+        while tally.listed == 0 || tally.wanted < Tally::ENOUGH {
+            arbtest::arbtest(|random| schedule(&mut tally, random)).budget_ms(milliseconds);
+        }
+        tally
+    }
+
+    /// Whether nine of ten were found, as they were asked for.
+    pub fn keeps_the_recall(&self) -> bool {
+        9 * self.wanted <= 10 * self.found
+    }
+}
+
 /// Of the five `expected` rows, how many are found where 0.9 is asked; all of them where 1 is.
 pub fn likely_of(connection: &Connection, to: &[f32], expected: &[i64]) -> usize {
     let five = |recall: &str| {
