@@ -100,6 +100,8 @@ pub struct Store {
     written: Cell<usize>,
     /// Whether the file is read through a mapping, or cannot be.
     mapped: Cell<bool>,
+    /// About how many rows there were in that state of the database.
+    rough: Cell<Option<(u32, i64)>>,
 }
 
 impl Store {
@@ -210,8 +212,8 @@ impl Store {
     fn new(db: Db, schema: &str, name: &str, made: Made, identity: Option<i64>) -> Store {
         let (schema, name) = (schema.to_owned(), name.to_owned());
         let (prepared, listed, kept) = (RefCell::default(), Cell::new(None), RefCell::default());
-        let (written, mapped) = (Cell::new(0), Cell::new(false));
-        Store { db, schema, name, made, identity, prepared, listed, kept, written, mapped }
+        let (written, mapped, rough) = (Cell::new(0), Cell::new(false), Cell::new(None));
+        Store { db, schema, name, made, identity, prepared, listed, kept, written, mapped, rough }
     }
 
     /// What the table was made for.
@@ -282,12 +284,19 @@ impl Store {
         self.first(sql, &[], |row| integer(row, 0)).map(Option::unwrap_or_default)
     }
 
-    /// About how many rows, without looking.
+    /// About how many rows, without looking; asked each time that a statement is prepared.
     pub fn roughly(&self) -> Result<i64> {
+        let version = self.db.data_version(&self.schema)?;
+        if let Some((_, rows)) = self.rough.get().filter(|it| it.0 == version) {
+            return Ok(rows);
+        }
         let sql = "SELECT max(block) FROM {blocks} WHERE block < {listed}";
         let last = self.first(sql, &[], |row| integer(row, 0)).unwrap_or_default().unwrap_or(0);
         let listed = self.lists().unwrap_or_default().map_or(0, |it| it.rows());
-        Ok(last.saturating_mul(slots(&self.made.form()) as i64).saturating_add(listed as i64))
+        let tail = last.saturating_mul(slots(&self.made.form()) as i64);
+        let rows = tail.saturating_add(listed as i64);
+        self.rough.set(Some((version, rows)));
+        Ok(rows)
     }
 
     /// The largest rowid; none in an empty table.
