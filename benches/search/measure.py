@@ -171,7 +171,7 @@ def query(peer, arguments):
         def asked(sql):
             return lambda query, k: [it[0] for it in connection.execute(sql, (query.tobytes(), k)[: sql.count("?2") + 1])]
 
-        settings = {key: asked(it.format(k=K) if "{{" in it else it) for key, it in peer["ask"].items()}
+        settings = {key: asked(it.format(k=K) if "{" in it else it) for key, it in peer["ask"].items()}
     else:
         peer.open(arguments.database, queries.shape[1])
         settings = peer.ask()

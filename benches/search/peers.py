@@ -1,6 +1,7 @@
 """The peers: how each builds its table or index, and the settings that it is asked with.
 
-A peer is a dict for an SQLite extension, or a class for a library that holds all in RAM.
+A peer is a dict for an SQLite extension, or a class for a library that holds all in RAM. A limit stands in the statement as
+people type it: SQLite plans a statement anew each time that one is bound.
 """
 
 import glob
@@ -17,7 +18,7 @@ def lists(rows):
 
 
 def dualpath(library, options=""):
-    ask = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = {} ORDER BY distance LIMIT ?2"
+    ask = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = {} ORDER BY distance LIMIT {{k}}"
     recalls = ("0.8", "0.85", "0.9", "0.93", "0.95", "0.97", "0.99", "1")
     return {
         "extension": library,
@@ -43,7 +44,7 @@ def sqlite_vec(_):
 def sqlite_vec_bit(_):
     ask = (
         "WITH c AS (SELECT rowid AS id FROM t WHERE b MATCH vec_quantize_binary(vec_f32(?1)) AND k = {}) "
-        "SELECT f.id FROM c JOIN f ON f.id = c.id ORDER BY vec_distance_L2(f.v, ?1) LIMIT ?2"
+        "SELECT f.id FROM c JOIN f ON f.id = c.id ORDER BY vec_distance_L2(f.v, ?1) LIMIT {{k}}"
     )
     return {
         "extension": PACKAGES + "/sqlite_vec/vec0.so",
@@ -69,7 +70,7 @@ def vec1_flat(_):
 
 
 def vec1_ivf(_):
-    ask = "SELECT rowid FROM t(?1, '{{{{K:{},nprobe:{}}}}}') ORDER BY vec1_l2_distance(?1, vector) LIMIT ?2"
+    ask = "SELECT rowid FROM t(?1, '{{{{K:{},nprobe:{}}}}}') ORDER BY vec1_l2_distance(?1, vector) LIMIT {{k}}"
     train = """'{{nbucket:{lists},quantizer:"bq",distance:"l2"}}'"""
     return {
         "extension": PACKAGES + "/apsw/sqlite_extra_binaries/vec1.so",
