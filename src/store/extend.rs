@@ -1,5 +1,7 @@
 //! Adding rows to lists: what is written is computed by a crew, a few lists ahead of the calling thread, which writes it.
 
+use std::collections::BTreeMap;
+
 use super::Store;
 use super::blocks::{ROWID_BYTES, listed_slots, packed, planes};
 use super::lists::range_of;
@@ -12,6 +14,25 @@ use crate::sqlite::Value;
 
 /// Bytes of rows that are computed while those before are written.
 const AHEAD_BYTES: usize = 1024 * 1024;
+
+/// Bytes of codes that wait to be written.
+const UNWRITTEN_BYTES: usize = 32 * 1024 * 1024;
+
+/// Codes that were computed and are written after all else: those of a list come to lie beside each other in the file, not between
+/// the vectors of other lists, and a search reads them at once.
+#[derive(Default)]
+pub(super) struct Unwritten {
+    by_block: BTreeMap<i64, Vec<u8>>,
+    bytes: usize,
+}
+
+impl Unwritten {
+    fn insert(&mut self, block: i64, codes: Vec<u8>) {
+        self.bytes += codes.len();
+        let before = self.by_block.insert(block, codes);
+        self.bytes -= before.map_or(0, |it| it.len());
+    }
+}
 
 /// Rows that are added to a list.
 pub(super) struct Addition {
@@ -49,7 +70,7 @@ struct Written {
 }
 
 impl Store {
-    /// Adds rows to lists, each of which comes once.
+    /// Adds rows to lists, each of which comes once; their codes wait for [`Store::write_codes`].
     pub(super) fn extend<'scope>(
         &self,
         state: &mut State,
@@ -103,7 +124,7 @@ impl Store {
             }
             Ok(())
         })?;
-        let open = open.map(|it| self.whole_block(it)).transpose()?;
+        let open = open.map(|it| self.whole_block(state, it)).transpose()?;
         let room = open.as_ref().map_or(0, |it| most - it.count());
         let new = addition.rows.len().saturating_sub(room).div_ceil(most);
         if last + 1 < next + new as i64 {
@@ -114,8 +135,9 @@ impl Store {
     }
 
     /// A list's block up to its last row; and its codes.
-    fn whole_block(&self, block: i64) -> Result<Block> {
-        let sql = "SELECT count, rowids, high, low, codes FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block JOIN {codes} c ON c.block = b.block WHERE b.block = ?1";
+    fn whole_block(&self, state: &State, block: i64) -> Result<Block> {
+        let sql = "SELECT count, rowids, high, low, codes FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block LEFT JOIN {codes} c ON c.block = b.block WHERE b.block = ?1";
+        let unwritten = state.unwritten.by_block.get(&block);
         let found = self.first(sql, &[Value::Integer(block)], |row| {
             let count = self.slot_count(block, integer(row, 0)?, blob(row, 1)?.len())?;
             let form = self.made.form();
@@ -127,7 +149,8 @@ impl Store {
             };
             let planes =
                 [part(1, ROWID_BYTES)?, part(2, form.high_bytes())?, part(3, form.low_bytes())?];
-            Ok(Block { block, planes, codes: blob(row, 4)?.to_vec() })
+            let codes = unwritten.map_or_else(|| blob(row, 4), |it| Ok(it.as_slice()))?;
+            Ok(Block { block, planes, codes: codes.to_vec() })
         })?;
         let expected = self.codes_bytes()?;
         match found {
@@ -136,7 +159,7 @@ impl Store {
                 "codes",
                 format!("block {block} has {} bytes of codes, expected {expected}", codes.len()),
             )),
-            None => Err(self.damaged("codes", format!("block {block} has no codes"))),
+            None => Err(self.damaged("blocks", format!("block {block} is missing"))),
         }
     }
 
@@ -153,8 +176,9 @@ impl Store {
         places: &mut Vec<(i64, i64)>,
     ) -> Result<()> {
         for mut written in started.map_or(Ok(Vec::new()), Started::finish)? {
-            for block in &written.blocks {
-                self.write_block(block)?;
+            for block in written.blocks {
+                self.write_block(&block)?;
+                state.unwritten.insert(block.block, block.codes);
             }
             places.append(&mut written.places);
             let list = &mut state.lists[written.at];
@@ -163,7 +187,19 @@ impl Store {
             list.spread = (sum / list.count.max(1) as f64) as f32;
             self.write_list(state, written.at)?;
         }
-        Ok(())
+        match UNWRITTEN_BYTES < state.unwritten.bytes {
+            true => self.write_codes(state),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes the codes that wait, list by list.
+    pub(super) fn write_codes(&self, state: &mut State) -> Result<()> {
+        let Unwritten { by_block, .. } = std::mem::take(&mut state.unwritten);
+        self.run_each(
+            "INSERT OR REPLACE INTO {codes}(block, codes) VALUES (?1, ?2)",
+            by_block.iter().map(|(block, codes)| [Value::Integer(*block), Value::Blob(codes)]),
+        )
     }
 
     fn write_block(&self, it: &Block) -> Result<()> {
@@ -178,10 +214,7 @@ impl Store {
                 &[block, Value::Blob(low)],
             )?;
         }
-        self.run(
-            "INSERT OR REPLACE INTO {codes}(block, codes) VALUES (?1, ?2)",
-            &[block, Value::Blob(&it.codes)],
-        )
+        Ok(())
     }
 }
 

@@ -137,6 +137,7 @@ impl Store {
     }
 
     fn read_lists(&self) -> Result<Lists> {
+        self.read_mapped();
         let (mut lists, mut centres) = (Vec::new(), Vec::new());
         let coder = self.coder()?;
         let expected = coder.centre_bytes_of(self.made.dimension);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Store;
 use super::blocks::rowids;
-use super::extend::Addition;
+use super::extend::{Addition, Unwritten};
 use super::lists::range_of;
 use super::statements::{blob, integer};
 use crate::error::Result;
@@ -25,6 +25,7 @@ pub(super) struct State {
     pub(super) dimension: usize,
     /// How many compute what they become.
     pub(super) threads: usize,
+    pub(super) unwritten: Unwritten,
 }
 
 pub(super) type Row = (i64, Vector);
@@ -159,6 +160,7 @@ impl Store {
         }
         let mut places = Vec::new();
         self.extend(state, &Crew::alone(), groups.into_values(), &mut places)?;
+        self.write_codes(state)?;
         self.write_places(&mut places)
     }
 

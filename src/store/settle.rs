@@ -76,6 +76,7 @@ impl Store {
         }
         self.gather(state, crew, &mut gathered, before)?;
         self.write_longest(state, crew, &mut gathered, 0)?;
+        self.write_codes(state)?;
         self.write_places(&mut gathered.places)?;
         Ok(settled)
     }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::blocks::listed_slots;
+use super::extend::Unwritten;
 use super::lists::range_of;
 use super::moves::State;
 use super::statements::{integer, schema_of};
@@ -241,7 +242,8 @@ impl Store {
             Some(it) => (it.lists.clone(), it.centres.clone()),
             None => (Vec::new(), Vec::new()),
         };
-        Ok(State { coder: Arc::new(self.coder()?), lists, centres, dimension, threads: 1 })
+        let (coder, unwritten) = (Arc::new(self.coder()?), Unwritten::default());
+        Ok(State { coder, lists, centres, dimension, threads: 1, unwritten })
     }
 
     /// The first centres, from rows all over the tail.
