@@ -312,6 +312,23 @@ fn rows_go_into_lists_as_the_table_grows() {
     assert_eq!(number(&connection, "SELECT count(*) FROM sqlite_schema"), 0);
 }
 
+/// A search reads a list's codes at once where no other list's vectors lie between them.
+#[test]
+fn codes_lie_beside_each_other_in_the_file() {
+    let connection = host::memory();
+    connection.execute_batch("PRAGMA page_size = 512").unwrap();
+    made(&connection);
+    let transaction = connection.unchecked_transaction().unwrap();
+    insert(&connection, 1..=5_000);
+    transaction.commit().unwrap();
+    // Each block's codes begin in the page where its overflow does. Some fill pages that rows were in before.
+    let near = "SELECT 100 * avg(abs(pageno - before) <= 40) FROM (
+          SELECT pageno, lag(pageno) OVER (ORDER BY path) AS before FROM dbstat
+          WHERE name = 't_codes' AND path LIKE '%+000000')";
+    let near: f64 = connection.query_row(near, [], |row| row.get(0)).unwrap();
+    assert!(25.0 < near, "{near} of 100 blocks");
+}
+
 #[test]
 fn a_rollback_takes_lists_back() {
     let connection = host::memory();
