@@ -2,8 +2,7 @@
 //!
 //! A graph's own threads meet behind every operation; graphs side by side never wait for each other.
 
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::thread;
+use std::sync::Mutex;
 
 use super::device::{self, Device};
 use super::graphs::ImageGraph;
@@ -21,36 +20,9 @@ const LEAST_ROWS: usize = 4;
 /// Calls a thread and batch, so that no thread waits long for another's last one.
 const CALLS: usize = 4;
 
-/// As many as there are cores; who finds none free waits.
+/// Those that are open and not in use.
 #[derive(Default)]
-pub struct Lanes {
-    opened: Mutex<Opened>,
-    given_back: Condvar,
-}
-
-#[derive(Default)]
-struct Opened {
-    free: Vec<ImageGraph>,
-    /// Those in use among them.
-    count: usize,
-}
-
-/// One that is in use.
-struct Lane<'a> {
-    lanes: &'a Lanes,
-    graph: Option<ImageGraph>,
-}
-
-impl Drop for Lane<'_> {
-    fn drop(&mut self) {
-        let mut opened = held(&self.lanes.opened);
-        match self.graph.take().filter(|_| !thread::panicking()) {
-            Some(graph) => opened.free.push(graph),
-            None => opened.count -= 1,
-        }
-        self.lanes.given_back.notify_one();
-    }
-}
+pub struct Lanes(Mutex<Vec<ImageGraph>>);
 
 impl Lanes {
     /// Whether so many pictures go through them.
@@ -66,32 +38,27 @@ impl Lanes {
 
     /// Where they run, once one is open.
     pub fn place(&self) -> Option<Place> {
-        held(&self.opened).free.first().map(|it| it.place().clone())
+        held(&self.0).first().map(|it| it.place().clone())
     }
 
-    /// Calls `body` with one of them, which is opened if there are too few.
+    /// Calls `body` with one of them, which is opened if none is free.
     pub fn with<T>(
         &self,
         name: &str,
         model: &Model,
         body: impl FnOnce(&mut ImageGraph) -> T,
     ) -> Result<T> {
-        let mut lane = self.free();
-        let graph = match &mut lane.graph {
+        let free = held(&self.0).pop();
+        let mut graph = match free {
             Some(graph) => graph,
-            none => none.insert(ImageGraph::open(name, model, 1)?),
+            None => ImageGraph::open(name, model, 1)?,
         };
-        Ok(body(graph))
-    }
-
-    /// One of them, without its graph where that is to be opened.
-    fn free(&self) -> Lane<'_> {
-        let none = |it: &mut Opened| it.free.is_empty() && super::cores() <= it.count;
-        let waited = self.given_back.wait_while(held(&self.opened), none);
-        let mut opened = waited.unwrap_or_else(PoisonError::into_inner);
-        let graph = opened.free.pop();
-        opened.count += usize::from(graph.is_none());
-        Lane { lanes: self, graph }
+        let outcome = body(&mut graph);
+        let mut free = held(&self.0);
+        if free.len() < super::cores() {
+            free.push(graph);
+        }
+        Ok(outcome)
     }
 }
 

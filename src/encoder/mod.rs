@@ -10,7 +10,6 @@ mod outlets;
 mod session;
 mod graphs;
 mod lanes;
-mod turns;
 mod elsewhere;
 
 use std::num::NonZero;
@@ -30,7 +29,6 @@ use self::lanes::Lanes;
 use self::pixels::{Memory, Pixel};
 use self::recent::Recent;
 pub use self::session::Place;
-use self::turns::Turns;
 
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
@@ -58,9 +56,16 @@ pub struct Encoder {
     recent: Mutex<Recent>,
     memory: Memory,
     lanes: Lanes,
-    turns: Turns,
-    /// Whether a graph is open on another device than the CPU.
-    elsewhere: AtomicBool,
+    elsewhere: Elsewhere,
+}
+
+/// What is there once a graph is open on another device than the CPU.
+#[derive(Default)]
+struct Elsewhere {
+    is_used: AtomicBool,
+    /// Held while a batch's pictures are handed out to the threads that decode: one batch after the other is
+    /// ready, rather than all at last.
+    decoding: Mutex<()>,
 }
 
 impl Encoder {
@@ -76,8 +81,7 @@ impl Encoder {
             recent: Mutex::default(),
             memory: Memory::default(),
             lanes: Lanes::default(),
-            turns: Turns::default(),
-            elsewhere: AtomicBool::default(),
+            elsewhere: Elsewhere::default(),
         }
     }
 
@@ -124,15 +128,11 @@ impl Encoder {
 
     /// Batches that are best under way at once.
     pub fn under_way(&self) -> usize {
-        match self.is_elsewhere() {
-            true => elsewhere::UNDER_WAY,
-            // The next one begins where threads have nothing left of the one before.
-            false => 1 + usize::from(self.lanes.take(&self.model, BATCH, cores())),
-        }
+        if self.is_elsewhere() { elsewhere::UNDER_WAY } else { 1 }
     }
 
     fn is_elsewhere(&self) -> bool {
-        self.elsewhere.load(Ordering::Relaxed)
+        self.elsewhere.is_used.load(Ordering::Relaxed)
     }
 
     /// Encodes one picture: the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file.
@@ -235,7 +235,6 @@ impl Encoder {
         let mut outcomes: Vec<Vec<Result<Embedding>>> = Vec::new();
         outcomes.resize_with(batch.len().div_ceil(rows), Vec::new);
         let work = batch.chunks(rows).zip(pixels.axis_chunks_iter_mut(Axis(0), rows));
-        let turn = self.turns.take();
         let work = Mutex::new(work.zip(&mut outcomes));
         let run = || {
             while let Some(((bytes, mut pixels), outcomes)) = { held(&work).next() } {
@@ -244,9 +243,8 @@ impl Encoder {
                     self.lanes.with(&self.name, &self.model, |it| it.run(pixels.view()))?
                 });
             }
-            turn.end();
         };
-        side_by_side(threads, run);
+        side_by_side(threads, run, || ());
         outcomes.into_iter().flatten().collect()
     }
 
@@ -270,8 +268,8 @@ impl Encoder {
         let mut block = blocks.take(rows, || held(images).block(P::shape(rows, side)));
         let faults = block.view_mut().map(|mut pixels| {
             let pixels = pixels.slice_axis_mut(Axis(0), Slice::from(..count));
-            let turn = self.turns.take();
-            self.decoded(batch, pixels, cores().min(count), given_up, || turn.end())
+            let turn = held(&self.elsewhere.decoding);
+            self.decoded(batch, pixels, cores().min(count), given_up, || drop(turn))
         });
         let outcomes = match faults {
             Ok(faults) => embedded(faults, || held(images).run_block(&block, count)),
@@ -281,15 +279,15 @@ impl Encoder {
         outcomes
     }
 
-    /// Fills a row of pixels for each picture, and says which could not be read; each thread calls `handed_out` when it
-    /// finds none left.
+    /// Fills a row of pixels for each picture, and says which could not be read; calls `handed_out` when the
+    /// last of them are being read.
     fn decoded<P: Pixel>(
         &self,
         batch: &[&[u8]],
         mut pixels: ArrayViewMut4<'_, P>,
         threads: usize,
         given_up: &AtomicBool,
-        handed_out: impl Fn() + Sync,
+        handed_out: impl FnOnce(),
     ) -> Vec<Option<Error>> {
         let preprocess = &self.model.manifest.image;
         let mut faults: Vec<Option<Error>> = Vec::new();
@@ -304,9 +302,8 @@ impl Encoder {
                     false => P::read(preprocess, bytes, plane).err(),
                 };
             }
-            handed_out();
         };
-        side_by_side(threads, read);
+        side_by_side(threads, read, handed_out);
         // A broken picture keeps its place as zeros: the others' answers do not depend on it.
         for (fault, mut plane) in faults.iter().zip(pixels.outer_iter_mut()) {
             if fault.is_some() {
@@ -343,7 +340,7 @@ impl Encoder {
     fn images(&self) -> Result<&Mutex<ImageGraph>> {
         self.opened(&self.images, || {
             let graph = ImageGraph::open(&self.name, &self.model, cores())?;
-            self.elsewhere.fetch_or(graph.place().is_elsewhere(), Ordering::Relaxed);
+            self.elsewhere.is_used.fetch_or(graph.place().is_elsewhere(), Ordering::Relaxed);
             Ok(graph)
         })
     }
@@ -351,7 +348,7 @@ impl Encoder {
     fn texts(&self) -> Result<&Mutex<TextGraph>> {
         self.opened(&self.texts, || {
             let graph = TextGraph::open(&self.name, &self.model)?;
-            self.elsewhere.fetch_or(graph.place().is_elsewhere(), Ordering::Relaxed);
+            self.elsewhere.is_used.fetch_or(graph.place().is_elsewhere(), Ordering::Relaxed);
             Ok(graph)
         })
     }
@@ -398,11 +395,12 @@ fn embedded(
     }
 }
 
-/// Does the same in so many threads, this one among them.
-fn side_by_side(threads: usize, body: impl Fn() + Sync) {
+/// Does the same in so many threads, this one among them, which calls `done` once it has done its part.
+fn side_by_side(threads: usize, body: impl Fn() + Sync, done: impl FnOnce()) {
     thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(&body)).collect();
         body();
+        done();
         // A scope waits for what they do, not for their end: the next ones would find their memory taken.
         for other in others {
             if let Err(panic) = other.join() {
@@ -441,7 +439,7 @@ mod tests {
         let files: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
         let encoder = |elsewhere: bool| {
             let encoder = Encoder::new("any", None, Model::built_in().unwrap());
-            encoder.elsewhere.store(elsewhere, Ordering::Relaxed);
+            encoder.elsewhere.is_used.store(elsewhere, Ordering::Relaxed);
             encoder
         };
         let (cpu, device) = (encoder(false), encoder(true));
