@@ -168,18 +168,20 @@ pub fn assigned(rows: &[f32], centres: &[f32], dimension: usize) -> Result<Vec<(
 
 /// `count` centres of the rows, or fewer where there are fewer rows; the same for the same rows.
 pub fn centres(rows: &[f32], dimension: usize, count: usize) -> Result<Vec<f32>> {
-    Ok(clustered(&Crew::alone(), rows, dimension, count)?.0)
+    Ok(clustered(&Crew::alone(), rows, dimension, count, &|| Ok(()))?.0)
 }
 
-/// [`centres`], and two for each that would have more than `most` rows; the same for any crew.
+/// [`centres`], and two for each that would have more than `most` rows; the same for any crew. The calling thread asks `go_on`
+/// before each round.
 pub fn halved_centres<'scope>(
     crew: &Crew<'scope, '_>,
     rows: &'scope [f32],
     dimension: usize,
     count: usize,
     most: usize,
+    go_on: &dyn Fn() -> Result<()>,
 ) -> Result<Vec<f32>> {
-    let (centres, nearest) = clustered(crew, rows, dimension, count)?;
+    let (centres, nearest) = clustered(crew, rows, dimension, count, go_on)?;
     let members = members(&nearest, centres.len() / dimension);
     let centres = centres.chunks_exact(dimension).map(<[f32]>::to_vec);
     let halved = crew.each(centres.zip(members).collect(), move |(centre, members)| {
@@ -197,7 +199,7 @@ pub fn halved_centres<'scope>(
 fn halve(centre: &[f32], rows: &[f32], most: usize, halved: &mut Vec<f32>) -> Result<()> {
     let dimension = centre.len();
     if most * dimension < rows.len() {
-        let (centres, nearest) = clustered(&Crew::alone(), rows, dimension, 2)?;
+        let (centres, nearest) = clustered(&Crew::alone(), rows, dimension, 2, &|| Ok(()))?;
         let halves = members(&nearest, 2);
         let count = rows.len() / dimension;
         // Not all the same, nor a few apart from all others, which would go on row by row.
@@ -235,6 +237,7 @@ fn clustered<'scope>(
     rows: &'scope [f32],
     dimension: usize,
     count: usize,
+    go_on: &dyn Fn() -> Result<()>,
 ) -> Result<(Vec<f32>, Vec<usize>)> {
     let total = rows.len() / dimension;
     let count = count.min(total);
@@ -248,6 +251,7 @@ fn clustered<'scope>(
         .collect();
     let mut nearest = Vec::new();
     for _ in 0..ROUNDS {
+        go_on()?;
         nearest = nearest_of(crew, rows, Centres::for_rows(total, &centres, dimension)?)?;
         let means = means(crew, rows, dimension, members(&nearest, count))?;
         for (centre, mean) in centres.chunks_exact_mut(dimension).zip(means) {
@@ -359,18 +363,18 @@ mod tests {
             assigned(rows, centres, 2).unwrap().into_iter().for_each(|it| counts[it.0] += 1);
             counts.into_iter().max()
         };
-        let halved = halved_centres(&Crew::alone(), &rows, 2, 2, 300).unwrap();
+        let halved = halved_centres(&Crew::alone(), &rows, 2, 2, 300, &|| Ok(())).unwrap();
         assert!((16..40).contains(&halved.len()), "{}", halved.len());
         // Neighbours of the halves take and give some.
         assert!(most(&halved, &rows) <= Some(360), "{:?}", most(&halved, &rows));
-        let whole = halved_centres(&Crew::alone(), &rows, 2, 2, 2000).unwrap();
+        let whole = halved_centres(&Crew::alone(), &rows, 2, 2, 2000, &|| Ok(())).unwrap();
         assert_eq!(whole, centres(&rows, 2, 2).unwrap());
         // What is all the same has no halves, with one row far away or without.
         rows.iter_mut().for_each(|it| *it = 1.0);
-        let halved = halved_centres(&Crew::alone(), &rows, 2, 2, 300).unwrap();
+        let halved = halved_centres(&Crew::alone(), &rows, 2, 2, 300, &|| Ok(())).unwrap();
         assert_eq!(halved, [1.0; 4]);
         rows.extend([1000.0; 2]);
-        let halved = halved_centres(&Crew::alone(), &rows, 2, 1, 300).unwrap();
+        let halved = halved_centres(&Crew::alone(), &rows, 2, 1, 300, &|| Ok(())).unwrap();
         assert_eq!(halved.len(), 2);
     }
 
@@ -380,7 +384,8 @@ mod tests {
         let rows: Vec<f32> =
             (0..dimension * 3_001).map(|_| random.below(1_000) as f32 / 999.0).collect();
         let of = |threads| {
-            crewed(threads, |crew| halved_centres(crew, &rows, dimension, 150, 30)).unwrap()
+            crewed(threads, |crew| halved_centres(crew, &rows, dimension, 150, 30, &|| Ok(())))
+                .unwrap()
         };
         let alone = of(1);
         assert!(150 * dimension < alone.len());
@@ -400,5 +405,19 @@ mod tests {
         let far =
             assigned(&rows, &centres, 2).unwrap().into_iter().fold(0.0f32, |far, it| far.max(it.1));
         assert!(far < 2.0, "{far}");
+    }
+
+    #[test]
+    fn rounds_end_where_they_are_not_to_go_on() {
+        let (rows, asked) = (vec![1.0f32; 40], std::cell::Cell::new(0));
+        let go_on = || {
+            asked.set(asked.get() + 1);
+            match asked.get() {
+                3 => Err(crate::error::Error::Usage("enough".to_owned())),
+                _ => Ok(()),
+            }
+        };
+        let stopped = halved_centres(&Crew::alone(), &rows, 2, 3, 9, &go_on).unwrap_err();
+        assert_eq!((stopped.to_string().as_str(), asked.get()), ("enough", 3));
     }
 }

@@ -273,7 +273,8 @@ impl Store {
         // Lists would be split later on where they are too long: in the sample it costs nothing.
         let most = UNEVEN * (sample.len() / state.dimension) / lists / 100;
         let centres = crewed(state.threads, |crew| {
-            cluster::halved_centres(crew, &sample, state.dimension, lists, most.max(1))
+            let go_on = || self.stop_if_interrupted();
+            cluster::halved_centres(crew, &sample, state.dimension, lists, most.max(1), &go_on)
         })?;
         for centre in centres.chunks_exact(state.dimension) {
             self.add_list(state, centre)?;
