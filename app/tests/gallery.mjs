@@ -267,12 +267,13 @@ async function dark(address) {
 }
 
 // A sync of another process is seen while it runs; then all pictures can be paged through.
-async function many(folder, sync) {
+async function many(folder, sync, seen) {
   const page = await open(await serve(folder));
   await page.waitForSelector("#progress:not([hidden])");
   assert.match(await page.textContent("#about"), /^indexing [\d,]+ of 1,012/);
   await page.waitForSelector(".tile");
   await shot(page, "indexing");
+  seen();
   assert.equal(await sync, 0);
   await page.waitForFunction(() => document.getElementById("about").textContent === "1,012 pictures", null, { timeout: 60000 });
   await page.fill("#text", "people in front of a large building");
@@ -392,8 +393,13 @@ try {
   const sync = spawn(tool, ["index", "--quiet", large]);
   children.push(sync);
   const ended = new Promise((done) => sync.once("exit", done));
+  // A fast machine would be done before the page is there, so most of the time the sync stands still until it was seen.
+  const slowly = setInterval(() => {
+    sync.kill("SIGSTOP");
+    setTimeout(() => sync.kill("SIGCONT"), 70);
+  }, 100);
   await new Promise((done) => setTimeout(done, 1500));
-  await many(large, ended);
+  await many(large, ended, () => clearInterval(slowly));
   console.log("ok: shows a running sync, and pages through 1,012 pictures");
 } finally {
   await browser.close();
