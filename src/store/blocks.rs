@@ -23,6 +23,7 @@ impl Store {
     /// Adds rows whose rowids are free.
     pub fn append(&self, rows: &[(i64, Vector)]) -> Result<()> {
         self.written.set(self.written.get() + rows.len());
+        self.rough.set(None);
         self.unnoticed(|| self.append_all(rows))
     }
 
