@@ -15,6 +15,9 @@ use crate::config::Run;
 use crate::data::Picture;
 use crate::device::{pinned, sent};
 
+/// Pictures that a thread makes at a time: many threads together hold little more than the next batch.
+pub const PART: usize = 16;
+
 /// Where the image path's input comes from.
 #[derive(Clone, Copy)]
 pub enum Source<'a> {
@@ -44,7 +47,7 @@ pub struct Pool<'a> {
     pub mined: usize,
 }
 
-/// What one step takes in; on the CPU, pictures until they are sent.
+/// What one step takes in.
 pub struct Batch {
     images: Images,
     /// One sentence of every picture, then a second of every picture, and so on.
@@ -65,14 +68,6 @@ enum Images {
 }
 
 impl Batch {
-    /// Begins to send the pictures to the device.
-    pub fn send(&mut self, device: Device) {
-        let images = match &mut self.images {
-            Images::Features(it) | Images::Bytes(it) => it,
-        };
-        *images = sent(&pinned(images, device), device);
-    }
-
     /// The input of the image path's moving part, on the device.
     pub fn images(&self, run: &Run, device: Device) -> Tensor {
         match &self.images {
@@ -83,22 +78,43 @@ impl Batch {
 }
 
 impl Pool<'_> {
-    /// The batch of one step: these pictures, and what the step's random numbers make of them.
-    pub fn batch(&self, pictures: &[usize], step: i64) -> Result<Batch> {
-        let mut random =
-            ChaCha8Rng::seed_from_u64(self.run.seed as u64 ^ ((step as u64 + 1) << 16));
-        let images = match self.source {
+    /// The image path's input of some pictures of a step, the first of them at this place in its batch.
+    pub fn part(&self, pictures: &[usize], at: usize, step: i64) -> Result<Tensor> {
+        let numbered = pictures.iter().enumerate();
+        let drawn = numbered.map(|(it, picture)| (*picture, self.random(step, 1 + at + it)));
+        match self.source {
             Source::Cached(cache) => {
-                let views: Vec<(usize, usize)> =
-                    pictures.iter().map(|it| (*it, random.random_range(0..cache.views))).collect();
-                Images::Features(cache.rows(&views)?)
+                let view = |(it, mut random): (usize, ChaCha8Rng)| {
+                    (it, random.random_range(0..cache.views))
+                };
+                cache.rows(&drawn.map(view).collect::<Vec<_>>())
             }
             Source::Pictures(all, size) => {
-                let crop =
-                    |it: &usize| augment::cropped(&self.run.augment, all[*it], size, &mut random);
-                Images::Bytes(augment::bytes(size, pictures.iter().map(crop))?)
+                let crop = |(it, mut random): (usize, ChaCha8Rng)| {
+                    augment::cropped(&self.run.augment, all[it], size, &mut random)
+                };
+                augment::bytes(size, drawn.map(crop))
             }
+        }
+    }
+
+    /// The batch of one step: these pictures, whose parts begin to be sent as they come, and what the step's random
+    /// numbers make of their sentences.
+    pub fn batch(
+        &self,
+        pictures: &[usize],
+        step: i64,
+        device: Device,
+        mut part: impl FnMut() -> Result<Tensor>,
+    ) -> Result<Batch> {
+        let parts =
+            (0..pictures.len().div_ceil(PART)).map(|_| Ok(sent(&pinned(&part()?, device), device)));
+        let whole = Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0);
+        let images = match self.source {
+            Source::Cached(_) => Images::Features(whole),
+            Source::Pictures(..) => Images::Bytes(whole),
         };
+        let mut random = self.random(step, 0);
         let chosen: Vec<Vec<usize>> = pictures
             .iter()
             .map(|it| {
@@ -140,6 +156,14 @@ impl Pool<'_> {
             sentences: Tensor::from_slice(&numbers),
             mined,
         })
+    }
+
+    /// The random numbers of a step's sentences, or from 1 on of its pictures.
+    fn random(&self, step: i64, stream: usize) -> ChaCha8Rng {
+        let mut random =
+            ChaCha8Rng::seed_from_u64(self.run.seed as u64 ^ ((step as u64 + 1) << 16));
+        random.set_stream(stream as u64);
+        random
     }
 
     fn of(&self, picture: usize) -> &[Vec<i64>] {

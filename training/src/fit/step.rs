@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 use super::rate;
 use super::start::{self, SHARE, SHARE_BIAS, TEMPERATURE};
 use crate::ahead::Ahead;
-use crate::batch::{Batch, Pool, Source};
+use crate::batch::{Batch, PART, Pool, Source};
 use crate::cache::{self, Cache};
 use crate::checkpoint::State;
 use crate::config::{self, Features, Run, Stage};
@@ -255,17 +255,25 @@ impl<'a> Trainer<'a> {
             mined: if mines { self.run.loss.mined } else { 0 },
         };
         let begun = *steps;
-        let make = |at: usize| pool.batch(batches[at], begun + at as i64);
+        let parts = batch.div_ceil(PART);
+        let make = |number: usize| {
+            let (index, at) = (number / parts, number % parts * PART);
+            let pictures = &batches[index][at..batch.min(at + PART)];
+            pool.part(pictures, at, begun + index as i64)
+        };
         let bar = progress::bar(batches.len() * batch, "training");
         let mut sums = Losses::default();
         let mut stood = std::time::Duration::ZERO;
         std::thread::scope(|scope| -> Result<()> {
-            let mut made = Ahead::start(scope, batches.len(), &make);
+            let mut made = Ahead::start(scope, batches.len() * parts, &make);
+            let mut gathered = |index: usize| {
+                pool.batch(batches[index], begun + index as i64, self.device, || made.next())
+            };
             let mut next = None;
             for index in 0..batches.len() {
                 let batch = match next.take() {
                     Some(batch) => batch,
-                    None => made.next()?,
+                    None => gathered(index)?,
                 };
                 tch::manual_seed(self.run.seed.wrapping_mul(1_000_003).wrapping_add(*steps));
                 let pass = Pass {
@@ -282,9 +290,7 @@ impl<'a> Trainer<'a> {
                 let said = pass.backward(&batch)?;
                 // While the device is busy with that.
                 if index + 1 < batches.len() {
-                    let mut batch = made.next()?;
-                    batch.send(self.device);
-                    next = Some(batch);
+                    next = Some(gathered(index + 1)?);
                 }
                 let whole = (index + 1) % stage.accumulate == 0 || index + 1 == batches.len();
                 if whole {
