@@ -17,21 +17,19 @@ impl Embedding {
         if raw.is_empty() {
             return Err(Error::VectorBytes { bytes: 0 });
         }
+        // Squares of float32 neither overflow nor vanish in float64.
+        let norm = square(&raw).sqrt();
         // Most are of length one already: their bytes come back as they went in.
-        if (square(&raw).sqrt() - 1.0).abs() <= 1e-6 {
+        if (norm - 1.0).abs() <= 1e-6 {
             return Ok(Embedding(raw));
         }
         if let Some(at) = raw.iter().position(|it| !it.is_finite()) {
             return Err(Error::VectorNumber { value: raw[at], at });
         }
-        // Scaling by the largest number first keeps the squares from overflowing or vanishing.
-        let largest = raw.iter().fold(0.0f32, |most, it| most.max(it.abs()));
-        if largest == 0.0 {
+        if norm == 0.0 {
             return Err(Error::VectorZero);
         }
-        let norm = largest as f64
-            * raw.iter().map(|it| (*it as f64 / largest as f64).powi(2)).sum::<f64>().sqrt();
-        raw.iter_mut().for_each(|it| *it = (*it as f64 / norm) as f32);
+        raw.iter_mut().for_each(|it| *it = (f64::from(*it) / norm) as f32);
         Ok(Embedding(raw))
     }
 
