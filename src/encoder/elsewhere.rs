@@ -13,11 +13,17 @@ use super::held;
 use super::pixels::Pixel;
 
 /// Pictures that are handed over at once.
-pub const BATCH: usize = 128;
+pub const BATCH: usize = 256;
 /// Batches under way at once: one is computed, one waits for the device, one is decoded, one is filled or
 /// stored by the statement. With three a device that takes twice as long as decoding stood still for a seventh of
 /// the time, with five no less than with four.
 pub const UNDER_WAY: usize = 4;
+
+/// Threads that decode on so many cores: of many, some are for those that tell the device what to do and store
+/// what it said.
+pub fn threads(cores: usize) -> usize {
+    cores - cores / 8
+}
 
 /// Rows of the call in which so many are computed, of which `most` come at once.
 pub fn rows(device: Device, count: usize, most: usize) -> usize {
@@ -34,27 +40,50 @@ pub enum Block<P: Pixel> {
     /// In any memory.
     Plain(Array4<P>),
     /// In memory that the device reads by itself.
-    Pinned(Tensor<P>),
+    Bound(Box<Bound<P>>),
 }
 
 impl<P: Pixel> Block<P> {
     pub fn view(&self) -> Result<ArrayView4<'_, P>, ShapeError> {
         match self {
             Block::Plain(it) => Ok(it.view()),
-            Block::Pinned(it) => it.extract_array().into_dimensionality::<Ix4>(),
+            Block::Bound(it) => it.pixels.extract_array().into_dimensionality::<Ix4>(),
         }
     }
 
     pub fn view_mut(&mut self) -> Result<ArrayViewMut4<'_, P>, ShapeError> {
         match self {
             Block::Plain(it) => Ok(it.view_mut()),
-            Block::Pinned(it) => it.extract_array_mut().into_dimensionality::<Ix4>(),
+            Block::Bound(it) => it.pixels.extract_array_mut().into_dimensionality::<Ix4>(),
         }
     }
 
     pub fn rows(&self) -> usize {
         self.view().map_or(0, |it| it.dim().0)
     }
+
+    /// Copies the pixels to the device, while that computes what others sent.
+    ///
+    /// # Errors
+    /// It has no memory for them.
+    pub fn send(&mut self) -> ort::Result<()> {
+        match self {
+            Block::Plain(_) => Ok(()),
+            Block::Bound(it) => {
+                it.binding.bind_input(it.input.as_str(), &it.pixels)?;
+                // Another stream than the copy's may be the next to compute.
+                it.binding.synchronize_inputs()
+            }
+        }
+    }
+}
+
+/// Pixels that are bound to a graph's input: what is pinned is copied once, by the device.
+pub struct Bound<P: Pixel> {
+    // Goes before the binding, which keeps the session that it came from.
+    pixels: Tensor<P>,
+    binding: IoBinding,
+    input: String,
 }
 
 /// Blocks that wait for the next batch.
@@ -81,17 +110,22 @@ impl<P: Pixel> Blocks<P> {
     }
 }
 
-/// A graph whose input and output are bound: what is pinned is copied once, by the device.
-pub struct Bound {
-    binding: IoBinding,
+/// What blocks are bound to a graph with.
+pub struct Binder {
     allocator: Allocator,
+    input: String,
     output: String,
     host: MemoryInfo<'static>,
 }
 
-impl Bound {
+impl Binder {
     /// None where the device has no such memory.
-    pub fn new(session: &Session, device: Device, output: &str) -> Option<ort::Result<Bound>> {
+    pub fn new(
+        session: &Session,
+        device: Device,
+        input: &str,
+        output: &str,
+    ) -> Option<ort::Result<Binder>> {
         let allocator = match device {
             Device::Cuda => pinned(session, AllocationDevice::CUDA_PINNED),
             // As slow as any, to try the way.
@@ -99,31 +133,31 @@ impl Bound {
             _ => return None,
         };
         Some(allocator.and_then(|allocator| {
-            let (kind, output) = (AllocatorType::Device, output.to_owned());
+            let kind = AllocatorType::Device;
+            // Answers bound to pinned memory are computed there, and then refused as copies of themselves.
             let host = MemoryInfo::new(AllocationDevice::CPU, 0, kind, MemoryType::CPUOutput)?;
-            Ok(Bound { binding: session.create_binding()?, allocator, output, host })
+            Ok(Binder { allocator, input: input.to_owned(), output: output.to_owned(), host })
         }))
     }
 
     /// Pixels of zeros.
-    pub fn block<P: Pixel>(&self, shape: [usize; 4]) -> ort::Result<Block<P>> {
-        let tensor = Tensor::<P>::new(&self.allocator, shape)?;
+    pub fn block<P: Pixel>(&self, session: &Session, shape: [usize; 4]) -> ort::Result<Block<P>> {
+        let pixels = Tensor::<P>::new(&self.allocator, shape)?;
         // An error, where the CPU could not write to it.
-        tensor.try_extract_array::<P>()?;
-        Ok(Block::Pinned(tensor))
+        pixels.try_extract_array::<P>()?;
+        let (binding, input) = (session.create_binding()?, self.input.clone());
+        Ok(Block::Bound(Box::new(Bound { pixels, binding, input })))
     }
 
-    /// What the graph says to a whole block.
+    /// What the graph says to a block that was sent.
     pub fn run<'a, P: Pixel>(
-        &'a mut self,
+        &self,
         session: &'a mut Session,
-        input: &str,
-        block: &Tensor<P>,
+        block: &'a mut Bound<P>,
     ) -> ort::Result<SessionOutputs<'a>> {
-        self.binding.bind_input(input, block)?;
-        // Anew, as what was given out before had another batch's shape.
-        self.binding.bind_output_to_device(self.output.as_str(), &self.host)?;
-        session.run_binding(&self.binding)
+        // Anew, as what was given out before is another batch's.
+        block.binding.bind_output_to_device(self.output.as_str(), &self.host)?;
+        session.run_binding(&block.binding)
     }
 }
 

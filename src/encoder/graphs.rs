@@ -5,13 +5,13 @@ use ort::value::{Outlet, TensorElementType, TensorRef};
 
 use super::cores;
 use super::device;
-use super::elsewhere::{Block, Bound};
+use super::elsewhere::{Binder, Block};
 use super::outlets::{
     ANY, MASK, OUTPUT, TOKENS, described, dimension, element, fits, is_single, other, shape,
     strict, takes,
 };
 use super::pixels::Pixel;
-use super::session::{Opened, Place, embeddings, is_out_of_memory, miscounted, open};
+use super::session::{Answer, Opened, Place, answers, is_out_of_memory, miscounted, open};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
 use crate::image::Pixels;
@@ -20,7 +20,7 @@ use crate::model::{self, IMAGE_GRAPH, Model, TEXT_GRAPH};
 /// An opened image path.
 pub struct ImageGraph {
     graph: Opened,
-    bound: Option<Bound>,
+    binder: Option<Binder>,
 }
 
 /// An opened text path.
@@ -67,7 +67,7 @@ impl ImageGraph {
         };
         let input = (input.name().to_owned(), is_single(input));
         let opened = Opened::new((session, place), name, &model.image_graph, input)?;
-        let mut graph = ImageGraph { graph: opened, bound: None };
+        let mut graph = ImageGraph { graph: opened, binder: None };
         if graph.place().is_elsewhere() {
             graph.run_white(model)?;
             graph.graph.look_who_ran(IMAGE_GRAPH)?;
@@ -83,7 +83,7 @@ impl ImageGraph {
     }
 
     /// Encodes a picture of one colour.
-    pub fn run_white(&mut self, model: &Model) -> Result<Vec<Result<Embedding>>> {
+    pub fn run_white(&mut self, model: &Model) -> Result<Vec<Answer>> {
         let side = model.manifest.image.size as usize;
         match model.manifest.image.pixels {
             Pixels::Floats => self.run(Array4::from_elem(f32::shape(1, side), 1.0).view()),
@@ -91,13 +91,13 @@ impl ImageGraph {
         }
     }
 
-    /// Binds input and output, which leaves plain memory where it cannot be.
+    /// Lets blocks be bound to input and output, which leaves plain memory where it cannot be.
     fn bind(&mut self) {
-        let Opened { session, place, output, .. } = &mut self.graph;
-        let bound = Bound::new(session, place.device, output);
+        let Opened { session, place, input, output, .. } = &mut self.graph;
+        let binder = Binder::new(session, place.device, input, output);
         let plain = |reason: &str| format!("plain: {reason}");
-        (self.bound, place.memory) = match bound {
-            Some(Ok(bound)) => (Some(bound), Some("pinned".to_owned())),
+        (self.binder, place.memory) = match binder {
+            Some(Ok(binder)) => (Some(binder), Some("pinned".to_owned())),
             Some(Err(err)) => (None, Some(plain(&err.to_string()))),
             None => (None, Some(plain("the device has no other"))),
         };
@@ -105,7 +105,7 @@ impl ImageGraph {
 
     /// Room for pixels, where the device reads them by itself if that can be had.
     pub fn block<P: Pixel>(&mut self, shape: [usize; 4]) -> Block<P> {
-        match self.bound.as_ref().map(|it| it.block(shape)) {
+        match self.binder.as_ref().map(|it| it.block(&self.graph.session, shape)) {
             Some(Ok(block)) => return block,
             Some(Err(err)) => self.graph.place.memory = Some(format!("plain: {err}")),
             None => {}
@@ -113,20 +113,21 @@ impl ImageGraph {
         Block::Plain(Array4::from_elem(shape, P::default()))
     }
 
-    /// The first `rows` of a block to as many embeddings; all of it is computed.
+    /// The answers to the first `rows` of a block; all of it is computed. `sent` is what [`Block::send`] said.
     pub fn run_block<P: Pixel>(
         &mut self,
-        block: &Block<P>,
+        block: &mut Block<P>,
+        sent: ort::Result<()>,
         rows: usize,
-    ) -> Result<Vec<Result<Embedding>>> {
+    ) -> Result<Vec<Answer>> {
         let graph = &mut self.graph;
         let fits = block.rows() <= graph.most_rows;
-        if let (Block::Pinned(tensor), Some(bound), true) = (block, &mut self.bound, fits) {
+        if let (Block::Bound(bound), Some(binder), true) = (&mut *block, &self.binder, fits) {
             let refused = |reason| Error::Inference { model: graph.model.clone(), reason };
-            let outputs = bound.run(&mut graph.session, &graph.input, tensor);
-            let outcome = outputs
+            let outcome = sent
+                .and_then(|()| binder.run(&mut graph.session, bound))
                 .map_err(|err| refused(err.to_string()))
-                .and_then(|it| embeddings(&it, &graph.output).map_err(refused));
+                .and_then(|it| answers(&it, &graph.output).map_err(refused));
             match outcome {
                 Ok(mut all) if rows <= all.len() => {
                     all.truncate(rows);
@@ -145,8 +146,8 @@ impl ImageGraph {
         Ok(all)
     }
 
-    /// Pictures to as many embeddings; of one without a direction the others know nothing.
-    pub fn run<P: Pixel>(&mut self, pixels: ArrayView4<'_, P>) -> Result<Vec<Result<Embedding>>> {
+    /// The answers to pictures.
+    pub fn run<P: Pixel>(&mut self, pixels: ArrayView4<'_, P>) -> Result<Vec<Answer>> {
         let graph = &mut self.graph;
         graph.by_rows(pixels.len_of(Axis(0)), |graph, rows| {
             let rows = pixels.slice_axis(Axis(0), Slice::from(rows));
@@ -229,7 +230,7 @@ impl TextGraph {
     pub fn run(&mut self, tokens: &Array2<i64>, used: &[usize]) -> Result<Vec<Embedding>> {
         let (narrow, mask) = (self.narrow, self.mask.as_ref());
         let counts = Array2::from_shape_fn(tokens.dim(), |(row, at)| i64::from(at < used[row]));
-        let embeddings = self.graph.by_rows(tokens.nrows(), |graph, rows| {
+        let answers = self.graph.by_rows(tokens.nrows(), |graph, rows| {
             let rows = Slice::from(rows);
             let part = |it: &Array2<i64>, narrow: bool| {
                 graph.integers(it.slice_axis(Axis(0), rows), narrow)
@@ -240,7 +241,7 @@ impl TextGraph {
             }
             graph.run(inputs)
         });
-        embeddings?.into_iter().collect()
+        answers?.into_iter().map(Embedding::new).collect()
     }
 }
 
@@ -258,35 +259,38 @@ mod tests {
             ((row + 1) as f32 * 0.01 * (x + 2 * y) as f32 + channel as f32).sin()
         });
         let first = pixels.slice_axis(Axis(0), Slice::from(..5));
-        let numbers = |all: Result<Vec<Result<Embedding>>>| {
-            let all: Result<Vec<Embedding>> = all.unwrap().into_iter().collect();
-            all.unwrap().iter().map(|it| it.as_slice().to_vec()).collect::<Vec<_>>()
+        let expected = graph.run(first).unwrap();
+        let run = |graph: &mut ImageGraph, block: &mut Block<f32>, rows| {
+            let sent = block.send();
+            graph.run_block(block, sent, rows).unwrap()
         };
-        let expected = numbers(graph.run(first));
-        let check = |graph: &mut ImageGraph, block: &Block<f32>| {
-            for (one, other) in numbers(graph.run_block(block, 5)).iter().zip(&expected) {
+        let check = |graph: &mut ImageGraph, block: &mut Block<f32>| {
+            for (one, other) in run(graph, block, 5).iter().zip(&expected) {
                 let cosine: f32 = one.iter().zip(other).map(|(a, b)| a * b).sum();
                 assert!(0.999_999 < cosine, "{cosine}");
             }
-            assert_eq!(numbers(graph.run_block(block, 5)).len(), 5);
+            assert_eq!(run(graph, block, 5).len(), 5);
         };
         let filled = |mut block: Block<f32>| {
             block.view_mut().unwrap().assign(&pixels);
             block
         };
-        let plain = filled(graph.block([8, 3, side, side]));
+        let mut plain = filled(graph.block([8, 3, side, side]));
         assert!(matches!(plain, Block::Plain(_)));
-        check(&mut graph, &plain);
+        check(&mut graph, &mut plain);
         graph.bind();
         assert_eq!(graph.place().memory.as_deref(), Some("pinned"));
-        let pinned = filled(graph.block([8, 3, side, side]));
-        assert!(matches!(pinned, Block::Pinned(_)), "{:?}", graph.place().memory);
-        check(&mut graph, &pinned);
+        let mut pinned = filled(graph.block([8, 3, side, side]));
+        assert!(matches!(pinned, Block::Bound(_)), "{:?}", graph.place().memory);
+        check(&mut graph, &mut pinned);
+        pinned.view_mut().unwrap().fill(0.25);
+        assert_ne!(run(&mut graph, &mut pinned, 1)[0], expected[0]);
+        pinned.view_mut().unwrap().assign(&pixels);
         let mut one = graph.block([1, 3, side, side]);
         one.view_mut().unwrap().assign(&pixels.slice_axis(Axis(0), Slice::from(..1)));
-        assert_eq!(numbers(graph.run_block(&one, 1)).len(), 1);
-        check(&mut graph, &pinned);
+        assert_eq!(run(&mut graph, &mut one, 1).len(), 1);
+        check(&mut graph, &mut pinned);
         graph.graph.most_rows = 2;
-        check(&mut graph, &pinned);
+        check(&mut graph, &mut pinned);
     }
 }

@@ -28,6 +28,7 @@ use self::graphs::{ImageGraph, TextGraph};
 use self::lanes::Lanes;
 use self::pixels::{Memory, Pixel};
 use self::recent::Recent;
+use self::session::Answer;
 pub use self::session::Place;
 
 use crate::embedding::Embedding;
@@ -269,10 +270,14 @@ impl Encoder {
         let faults = block.view_mut().map(|mut pixels| {
             let pixels = pixels.slice_axis_mut(Axis(0), Slice::from(..count));
             let turn = held(&self.elsewhere.decoding);
-            self.decoded(batch, pixels, cores().min(count), given_up, || drop(turn))
+            let threads = elsewhere::threads(cores()).min(count);
+            self.decoded(batch, pixels, threads, given_up, || drop(turn))
         });
         let outcomes = match faults {
-            Ok(faults) => embedded(faults, || held(images).run_block(&block, count)),
+            Ok(faults) => embedded(faults, || {
+                let sent = block.send();
+                held(images).run_block(&mut block, sent, count)
+            }),
             Err(err) => embedded(none(), || Err(Error::Usage(err.to_string()))),
         };
         blocks.give_back(block);
@@ -320,7 +325,7 @@ impl Encoder {
         self.texts()?;
         if self.dimension() == 0 {
             let white = held(self.images()?).run_white(&self.model)?;
-            let white = white.into_iter().collect::<Result<Vec<_>>>()?;
+            let white = white.into_iter().map(Embedding::new).collect::<Result<Vec<_>>>()?;
             let sentence = self.sentences(&["a"])?;
             let [picture, sentence] =
                 [&white, &sentence].map(|it| it.first().map_or(0, Embedding::dimension));
@@ -372,16 +377,17 @@ impl Encoder {
 /// An answer for each picture: its fault, or what the graph says, which is only run where there are others.
 fn embedded(
     faults: Vec<Option<Error>>,
-    run: impl FnOnce() -> Result<Vec<Result<Embedding>>>,
+    run: impl FnOnce() -> Result<Vec<Answer>>,
 ) -> Vec<Result<Embedding>> {
     if faults.iter().all(Option::is_some) {
         return faults.into_iter().flatten().map(Err).collect();
     }
     match run() {
-        Ok(embeddings) => embeddings
+        // Of one without a direction the others know nothing.
+        Ok(answers) => answers
             .into_iter()
             .zip(faults)
-            .map(|(embedding, fault)| fault.map_or(embedding, Err))
+            .map(|(answer, fault)| fault.map_or_else(|| Embedding::new(answer), Err))
             .collect(),
         Err(err) => {
             let message = err.to_string();
@@ -427,14 +433,14 @@ mod tests {
     /// The way of other devices, without one: whole batches, padded ones, a single picture, a broken one.
     #[test]
     fn the_way_of_devices_says_what_the_cpus_says() {
-        let picture = |number: u8| {
+        let picture = |number: usize| {
             let mut bytes = std::io::Cursor::new(Vec::new());
-            let colour = |x: u32, y: u32| image::Rgb([number, (3 * x) as u8, (2 * y) as u8]);
+            let colour = |x: u32, y: u32| image::Rgb([number as u8, (3 * x) as u8, (2 * y) as u8]);
             let drawn = image::RgbImage::from_fn(80, 60, colour);
             drawn.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
             bytes.into_inner()
         };
-        let mut files: Vec<Vec<u8>> = (0..elsewhere::BATCH as u8 + 2).map(picture).collect();
+        let mut files: Vec<Vec<u8>> = (0..elsewhere::BATCH + 2).map(picture).collect();
         files[5] = b"no picture".to_vec();
         let files: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
         let encoder = |elsewhere: bool| {

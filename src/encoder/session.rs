@@ -12,9 +12,11 @@ use super::assigned::{self, Assigned};
 use super::device::{self, Device};
 use super::outlets::{OUTPUTS, element, other, shape};
 use super::runtime;
-use crate::embedding::Embedding;
 use crate::error::{Error, Result};
 use crate::model;
+
+/// What a graph says to a row, of any length; others wait for the graph while it is read.
+pub(super) type Answer = Vec<f32>;
 
 pub(super) struct Opened {
     pub(super) session: Session,
@@ -65,8 +67,8 @@ impl Opened {
     pub(super) fn by_rows(
         &mut self,
         rows: usize,
-        run: impl Fn(&mut Opened, Range<usize>) -> Result<Vec<Result<Embedding>>>,
-    ) -> Result<Vec<Result<Embedding>>> {
+        run: impl Fn(&mut Opened, Range<usize>) -> Result<Vec<Answer>>,
+    ) -> Result<Vec<Answer>> {
         let (before, mut most) = (self.most_rows, self.most_rows);
         let outcome = halving(rows, &mut most, |part| run(self, part));
         if most != before {
@@ -118,11 +120,11 @@ impl Opened {
     pub(super) fn run(
         &mut self,
         inputs: Vec<(String, SessionInputValue<'_>)>,
-    ) -> Result<Vec<Result<Embedding>>> {
+    ) -> Result<Vec<Answer>> {
         let model = self.model.clone();
         let refused = |reason: String| Error::Inference { model: model.clone(), reason };
         let outputs = self.session.run(inputs).map_err(|err| refused(err.to_string()))?;
-        embeddings(&outputs, &self.output).map_err(refused)
+        answers(&outputs, &self.output).map_err(refused)
     }
 
     pub(super) fn lost(&self, reason: &dyn std::fmt::Display) -> Error {
@@ -138,10 +140,10 @@ impl Place {
 }
 
 /// The rows of an output.
-pub(super) fn embeddings(
+pub(super) fn answers(
     outputs: &SessionOutputs<'_>,
     name: &str,
-) -> std::result::Result<Vec<Result<Embedding>>, String> {
+) -> std::result::Result<Vec<Answer>, String> {
     let output = outputs.get(name).ok_or_else(|| format!("there is no {name}"))?;
     let output = output.try_extract_tensor::<f32>();
     let (shape, numbers) = output.map_err(|err| err.to_string())?;
@@ -149,7 +151,7 @@ pub(super) fn embeddings(
     if dimension == 0 {
         return Err(format!("{name} has the shape {shape:?}"));
     }
-    Ok(numbers.chunks_exact(dimension).map(|it| Embedding::new(it.to_vec())).collect())
+    Ok(numbers.chunks_exact(dimension).map(<[f32]>::to_vec).collect())
 }
 
 pub(super) fn miscounted(rows: usize, answers: usize) -> Error {
