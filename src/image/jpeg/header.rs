@@ -2,7 +2,7 @@
 
 use image::metadata::Orientation;
 
-use super::huffman::Table;
+use super::huffman::Code;
 
 /// The segments up to the first scan of a sequential JPEG of eight bits a sample that holds all
 /// its components in that scan.
@@ -12,8 +12,8 @@ pub struct Header<'a> {
     pub components: Vec<Component>,
     /// In zigzag order.
     pub steps: [Option<[u16; 64]>; 4],
-    pub dc: [Option<Table>; 4],
-    pub ac: [Option<Table>; 4],
+    pub dc: [Option<Code>; 4],
+    pub ac: [Option<Code>; 4],
     /// Units between two restart markers; 0 for none.
     pub restart: usize,
     pub orientation: Orientation,
@@ -104,8 +104,8 @@ impl<'a> Header<'a> {
             let (counts, rest) = rest.split_first_chunk::<16>()?;
             let symbols = counts.iter().map(|it| usize::from(*it)).sum();
             let (symbols, rest) = rest.split_at_checked(symbols)?;
-            let tables = if kind >> 4 == 0 { &mut self.dc } else { &mut self.ac };
-            *tables.get_mut(usize::from(kind & 15))? = Some(Table::new(counts, symbols)?);
+            let codes = if kind >> 4 == 0 { &mut self.dc } else { &mut self.ac };
+            *codes.get_mut(usize::from(kind & 15))? = Some(Code::new(counts, symbols)?);
             body = rest;
         }
         Some(())

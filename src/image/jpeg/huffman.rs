@@ -127,13 +127,9 @@ type ByBits<T> = Box<[T; 1 << LOOKED_UP]>;
 const END: u8 = 128;
 
 /// A code of a DHT segment.
-pub struct Table {
+pub struct Code {
     /// By the next bits: the code's length above, its symbol below; 0 where it is longer.
     short: ByBits<u16>,
-    /// By the next bits: a symbol with its number.
-    whole: ByBits<Said>,
-    /// By the next bits: all symbols whose codes are among them, for who reads over their numbers; at the last of them a block may end.
-    over: ByBits<Said>,
     /// By length: the first code of the next length, shifted to 16 bits.
     ends: [u32; 17],
     /// By length: what added to a code is its symbol's place.
@@ -141,20 +137,27 @@ pub struct Table {
     symbols: Vec<u8>,
 }
 
-impl Table {
+/// A code, and what several of its symbols say at once.
+pub struct Table<'a> {
+    code: &'a Code,
+    /// By the next bits: a symbol with its number.
+    whole: ByBits<Said>,
+    /// By the next bits: all symbols whose codes are among them, for who reads over their numbers; at the last of them a block may end.
+    over: ByBits<Said>,
+}
+
+impl Code {
     /// From the counts of codes by length, and their symbols.
-    pub fn new(counts: &[u8; 16], symbols: &[u8]) -> Option<Table> {
-        let mut table = Table {
+    pub fn new(counts: &[u8; 16], symbols: &[u8]) -> Option<Code> {
+        let mut built = Code {
             short: Box::new([0; 1 << LOOKED_UP]),
-            whole: Box::new([Said::default(); 1 << LOOKED_UP]),
-            over: Box::new([Said::default(); 1 << LOOKED_UP]),
             ends: [0; 17],
             shifts: [0; 17],
             symbols: symbols.to_owned(),
         };
         let (mut code, mut place) = (0u32, 0usize);
         for (length, count) in (1u32..).zip(counts) {
-            table.shifts[length as usize] = place as i32 - code as i32;
+            built.shifts[length as usize] = place as i32 - code as i32;
             for symbol in symbols.get(place..place + usize::from(*count))? {
                 if code >> length != 0 {
                     return None;
@@ -163,19 +166,15 @@ impl Table {
                     let rest = LOOKED_UP - length;
                     let first = (code << rest) as usize;
                     let entry = (length as u16) << 8 | u16::from(*symbol);
-                    table.short[first..first + (1 << rest)].fill(entry);
+                    built.short[first..first + (1 << rest)].fill(entry);
                 }
                 code += 1;
             }
             place += usize::from(*count);
-            table.ends[length as usize] = code << (16 - length);
+            built.ends[length as usize] = code << (16 - length);
             code <<= 1;
         }
-        for next in 0..1 << LOOKED_UP {
-            table.whole[next as usize] = table.said_whole(next);
-            table.over[next as usize] = table.said_over(next);
-        }
-        Some(table)
+        Some(built)
     }
 
     fn said_whole(&self, next: u32) -> Said {
@@ -221,19 +220,6 @@ impl Table {
         (entry >> 8, entry >> 4 & 15, entry & 15)
     }
 
-    /// What the mean of a block differs by from the one before.
-    #[inline(always)]
-    fn mean(&self, bits: &mut Bits) -> Option<i32> {
-        bits.fill();
-        let Said { bits: read, places, number } = self.whole[bits.peek(LOOKED_UP) as usize];
-        if read != 0 && (places == 1 || places == END) {
-            bits.skip(u32::from(read));
-            return Some(i32::from(number));
-        }
-        let size = self.symbol(bits)?;
-        (size <= 11).then(|| bits.number(size))
-    }
-
     #[inline(always)]
     fn symbol(&self, bits: &mut Bits) -> Option<u32> {
         bits.fill();
@@ -254,6 +240,31 @@ impl Table {
     }
 }
 
+impl Table<'_> {
+    /// Only where a picture is decoded here: of others no more than the header is read.
+    pub fn of(code: &Code) -> Table<'_> {
+        let by_bits = |said: fn(&Code, u32) -> Said| -> ByBits<Said> {
+            let mut all = Box::new([Said::default(); 1 << LOOKED_UP]);
+            all.iter_mut().zip(0..).for_each(|(it, next)| *it = said(code, next));
+            all
+        };
+        Table { code, whole: by_bits(Code::said_whole), over: by_bits(Code::said_over) }
+    }
+
+    /// What the mean of a block differs by from the one before.
+    #[inline(always)]
+    fn mean(&self, bits: &mut Bits) -> Option<i32> {
+        bits.fill();
+        let Said { bits: read, places, number } = self.whole[bits.peek(LOOKED_UP) as usize];
+        if read != 0 && (places == 1 || places == END) {
+            bits.skip(u32::from(read));
+            return Some(i32::from(number));
+        }
+        let size = self.code.symbol(bits)?;
+        (size <= 11).then(|| bits.number(size))
+    }
+}
+
 /// Of each place in zigzag order, the place by rows.
 const ZIGZAG: [u8; 64] = [
     0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20,
@@ -266,8 +277,8 @@ pub type Block = [f32; 64];
 
 /// What a component's blocks are read by.
 pub struct Coding<'a> {
-    pub dc: &'a Table,
-    pub ac: &'a Table,
+    pub dc: &'a Table<'a>,
+    pub ac: &'a Table<'a>,
     /// In zigzag order.
     pub steps: &'a [u16; 64],
     /// Places in zigzag order that are wanted; those behind them are read over.
@@ -315,7 +326,7 @@ impl Coding<'_> {
                     continue;
                 }
             }
-            let symbol = self.ac.symbol(bits)?;
+            let symbol = self.ac.code.symbol(bits)?;
             let (run, size) = ((symbol >> 4) as usize, symbol & 15);
             at += run;
             if size == 0 {
@@ -347,7 +358,7 @@ mod tests {
     use super::*;
 
     /// A code of random lengths, which some bits may not belong to.
-    fn table(u: &mut Unstructured<'_>, symbols: &[u8]) -> Result<Table> {
+    fn code(u: &mut Unstructured<'_>, symbols: &[u8]) -> Result<Code> {
         loop {
             let (mut counts, mut free, mut left) = ([0u8; 16], 1usize, symbols.len());
             for count in &mut counts {
@@ -358,15 +369,15 @@ mod tests {
                 left -= usize::from(*count);
             }
             let used = symbols.len() - left;
-            if let Some(table) = Table::new(&counts, &symbols[..used]) {
-                return Ok(table);
+            if let Some(code) = Code::new(&counts, &symbols[..used]) {
+                return Ok(code);
             }
         }
     }
 
     /// Symbol by symbol, as section F.2.2 of ITU-T T.81 has it.
     fn twin(it: &Coding<'_>, bits: &mut Bits, before: &mut i32, block: &mut Block) -> Option<()> {
-        let size = it.dc.symbol(bits)?;
+        let size = it.dc.code.symbol(bits)?;
         if 11 < size {
             return None;
         }
@@ -374,7 +385,7 @@ mod tests {
         block[0] = *before as f32 * f32::from(it.steps[0]);
         let mut at = 1;
         while at < 64 {
-            let symbol = it.ac.symbol(bits)?;
+            let symbol = it.ac.code.symbol(bits)?;
             let (run, size) = ((symbol >> 4) as usize, symbol & 15);
             match (run, size) {
                 (0, 0) => break,
@@ -406,7 +417,8 @@ mod tests {
             let usual: &[u8] = &[0, 1, 2, 0x11, 3, 0x21, 4, 0x31, 0xF0, 5];
             symbols.retain(|it| !usual.contains(it) && it & 15 <= 11);
             symbols.splice(0..0, usual.iter().copied());
-            let (dc, ac) = (table(u, &means)?, table(u, &symbols)?);
+            let (dc, ac) = (code(u, &means)?, code(u, &symbols)?);
+            let (dc, ac) = (Table::of(&dc), Table::of(&ac));
             let steps = std::array::from_fn(|at| at as u16 + 1);
             let wanted = *u.choose(&[1, 5, 25, 64])?;
             let coding = Coding { dc: &dc, ac: &ac, steps: &steps, wanted };

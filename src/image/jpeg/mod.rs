@@ -11,7 +11,7 @@ mod inverse;
 use image::RgbImage;
 
 pub use self::header::Header;
-use self::huffman::{Bits, Block, Coding};
+use self::huffman::{Bits, Block, Code, Coding, Table};
 
 /// Pixels a side of a block.
 pub const BLOCK: usize = 8;
@@ -47,6 +47,7 @@ impl Header<'_> {
         let most = |of: fn(&header::Component) -> usize| self.components.iter().map(of).max();
         let (across, down) = (most(|it| it.across)?, most(|it| it.down)?);
         let units = (self.width as usize).div_ceil(BLOCK * across);
+        let [dc, ac] = [&self.dc, &self.ac].map(tables);
         let mut strips = Vec::new();
         for it in &self.components {
             let (fewer_across, fewer_down) = (across / it.across, down / it.down);
@@ -56,8 +57,8 @@ impl Header<'_> {
             let stride = units * it.across * own;
             strips.push(Strip {
                 coding: Coding {
-                    dc: self.dc.get(it.dc)?.as_ref()?,
-                    ac: self.ac.get(it.ac)?.as_ref()?,
+                    dc: dc.get(it.dc)?.as_ref()?,
+                    ac: ac.get(it.ac)?.as_ref()?,
                     steps: self.steps.get(it.steps)?.as_ref()?,
                     wanted: inverse::wanted(own),
                 },
@@ -94,6 +95,10 @@ impl Header<'_> {
         }
         Some(picture)
     }
+}
+
+fn tables(codes: &[Option<Code>; 4]) -> [Option<Table<'_>>; 4] {
+    codes.each_ref().map(|it| it.as_ref().map(Table::of))
 }
 
 impl Strip<'_> {
