@@ -116,9 +116,11 @@ def loop(arguments, folder, count, draft=False):
 
 
 def options(onnxruntime):
+    """As the extension's graphs have them; without, the loop is no faster and takes a fifth more CPU time."""
     chosen = onnxruntime.SessionOptions()
     chosen.intra_op_num_threads = len(os.sched_getaffinity(0))
-    chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    chosen.add_session_config_entry("session.intra_op.spin_duration_us", "50")
+    chosen.add_session_config_entry("session.force_spinning_stop", "1")
     return chosen
 
 
