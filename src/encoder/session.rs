@@ -15,7 +15,7 @@ use super::runtime;
 use crate::error::{Error, Result};
 use crate::model;
 
-/// Microseconds for which a thread without work waits before it sleeps. To be woken takes a fifth of them.
+/// Microseconds for which a thread without work waits before it sleeps. To be woken takes some seven.
 const LOOK_OUT_US: &str = "50";
 
 /// What a graph says to a row, of any length; others wait for the graph while it is read.
