@@ -46,7 +46,7 @@ def insert(connection, rows, first, before_commit=lambda: None):
 
 def built(arguments, rows):
     """A table of that many rows, built once for each version of the library, and its data's folder."""
-    arguments.rows, arguments.dimension, arguments.sentences = rows, DIMENSION, None
+    arguments.rows, arguments.dimension = rows, DIMENSION
     data = prepared(arguments)
     stamp = int(os.path.getmtime(arguments.extension))
     database = f"{data}/dualpath-{stamp}.db"
@@ -194,7 +194,7 @@ def drift(arguments):
 def commits(arguments):
     """What the commit of a transaction takes that fills a table, by turns on one thread and on all that it would take."""
     for count, dimension, rounds in ((16_384, 512, 5), (100_000, 512, 3), (1_000_000, 128, 1)):
-        arguments.rows, arguments.dimension, arguments.sentences = max(count, 100_000), dimension, None
+        arguments.rows, arguments.dimension = max(count, 100_000), dimension
         rows = np.load(prepared(arguments) + "/rows.npy", mmap_mode="r")[:count]
         took = {1: [], min(8, os.cpu_count()): []}
         for threads in rounds * list(took):
@@ -224,6 +224,7 @@ def main():
     parser.add_argument("--cache", required=True)
     arguments = parser.parse_args()
     arguments.extension = os.path.abspath(arguments.extension)
+    arguments.sentences = arguments.metric = None
     print(f"{arguments.part}: searches on one thread, warm file; {machine()}")
     parts[arguments.part](arguments)
 

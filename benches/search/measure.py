@@ -2,7 +2,7 @@
 
 CPU time is the process's own, user and system; "private" is memory beyond the page cache (RssAnon),
 above what the same process held before it opened the database. All distances are of unit vectors, so
-L2 and cosine order them alike.
+L2 and cosine order them alike, but where a metric is named: those vectors have any length.
 """
 
 import argparse
@@ -51,6 +51,16 @@ def synthetic(rows, dimension, seed=1):
     return np.concatenate(everything), draw(QUERIES, dimension, random, shape)
 
 
+def stretched(rows, queries, metric):
+    """The same with lengths of their own, which vary by a factor of two and more; about another point, where that is
+    allowed to matter."""
+    random = np.random.default_rng(7)
+    lengths = lambda it: np.exp(random.normal(0, 0.5, (len(it), 1))).astype("f4")
+    rows, queries = rows * lengths(rows), queries * lengths(queries)
+    away = random.normal(0, 0.3, rows.shape[1]).astype("f4") if metric == "l2" else 0
+    return rows + away, queries + away
+
+
 def sentences(data, library):
     """Flickr8k's sentences as rows and photographs as queries, through the built-in model."""
     connection = apsw.Connection("")
@@ -74,6 +84,8 @@ def prepared(arguments):
         # Another model's are other rows.
         with open(os.path.join(os.path.dirname(__file__), "../../models/default/dualpath.json"), "rb") as manifest:
             name = f"sentences-{hashlib.sha256(manifest.read()).hexdigest()[:8]}"
+    if arguments.metric:
+        name += f"-{arguments.metric}"
     folder = os.path.join(arguments.cache, "data", name)
     if not os.path.exists(folder + "/truth.npy"):
         os.makedirs(folder, exist_ok=True)
@@ -81,17 +93,22 @@ def prepared(arguments):
             rows, queries = sentences(arguments.sentences, arguments.extension)
         else:
             rows, queries = synthetic(arguments.rows, arguments.dimension)
+        if arguments.metric:
+            rows, queries = stretched(rows, queries, arguments.metric)
         np.save(folder + "/rows.npy", rows)
         np.save(folder + "/queries.npy", queries)
-        np.save(folder + "/truth.npy", exact(rows, queries))
+        np.save(folder + "/truth.npy", exact(rows, queries, arguments.metric))
     return folder
 
 
-def exact(rows, queries):
+def exact(rows, queries, metric=None):
     """The numbers of the nearest rows, from 1 on."""
     near, best = np.empty((len(queries), 0), "f4"), np.empty((len(queries), 0), "i8")
     for start in range(0, len(rows), BLOCK):
         block = queries @ rows[start : start + BLOCK].T
+        if metric == "l2":
+            these = rows[start : start + BLOCK].astype("f8")
+            block = 2 * queries.astype("f8") @ these.T - (these**2).sum(1)
         near = np.concatenate([near, block], 1)
         numbers = np.arange(start + 1, start + 1 + block.shape[1])
         best = np.concatenate([best, np.broadcast_to(numbers, block.shape)], 1)
@@ -231,6 +248,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=512)
+    parser.add_argument("--metric", choices=["l2", "dot"], help="vectors of any length, compared by it: for --only 'dualpath l2,vec1 ivf' or 'dualpath dot'")
     parser.add_argument("--sentences", help="the folder that holds flickr8k/: its sentences as rows, photographs as queries")
     parser.add_argument("--only", default=",".join(it for it in PEERS if it not in SLOW))
     parser.add_argument("--extension", required=True)
