@@ -1,5 +1,7 @@
 //! The two planes of a vector, two little-endian bytes a number each; together lossless.
 
+use super::kernel::{Loops, widest};
+
 /// Bytes a number takes in one plane.
 pub const BYTES: usize = 2;
 
@@ -12,14 +14,29 @@ pub fn split(numbers: &[f32], high: &mut Vec<u8>, low: &mut Vec<u8>) {
     let (high_from, low_from) = (high.len(), low.len());
     high.resize(high_from + BYTES * numbers.len(), 0);
     low.resize(low_from + BYTES * numbers.len(), 0);
-    let high = high[high_from..].as_chunks_mut::<BYTES>().0.iter_mut();
-    let low = low[low_from..].as_chunks_mut::<BYTES>().0.iter_mut();
-    for ((number, high), low) in numbers.iter().zip(high).zip(low) {
-        let bits = number.to_bits();
-        // To nearest; a finite number near the largest float would round to infinity, no unit
-        // vector holds one.
-        *high = ((bits.wrapping_add(0x8000) >> 16) as u16).to_le_bytes();
-        *low = (bits as u16).to_le_bytes();
+    widest(Split { numbers, high: &mut high[high_from..], low: &mut low[low_from..] });
+}
+
+struct Split<'a> {
+    numbers: &'a [f32],
+    high: &'a mut [u8],
+    low: &'a mut [u8],
+}
+
+impl Loops for Split<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let high = self.high.as_chunks_mut::<BYTES>().0.iter_mut();
+        let low = self.low.as_chunks_mut::<BYTES>().0.iter_mut();
+        for ((number, high), low) in self.numbers.iter().zip(high).zip(low) {
+            let bits = number.to_bits();
+            // To nearest; a finite number near the largest float would round to infinity, no unit
+            // vector holds one.
+            *high = ((bits.wrapping_add(0x8000) >> 16) as u16).to_le_bytes();
+            *low = (bits as u16).to_le_bytes();
+        }
     }
 }
 

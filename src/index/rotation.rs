@@ -3,6 +3,8 @@
 //! Rounds of random signs and Hadamard transforms (Ailon and Chazelle 2009). It depends on the number of
 //! dimensions alone, so a code once written never has to be written anew.
 
+use super::kernel::{Loops, widest};
+
 /// Enough that a single coordinate spreads like a normal distribution.
 const ROUNDS: usize = 4;
 /// Numbers that rotated vectors are a multiple of long: four 16-byte tables of four numbers each.
@@ -37,21 +39,37 @@ impl Rotation {
     pub fn apply(&self, vector: &[f32]) -> Vec<f32> {
         let mut numbers = vector.to_vec();
         numbers.resize(self.padded, 0.0);
-        let rest = self.padded - self.power;
-        for (round, signs) in self.signs.chunks_exact(self.padded).enumerate() {
-            numbers.iter_mut().zip(signs).for_each(|(it, sign)| *it *= sign);
-            // The transform takes a power of two: the first and the last numbers by turns.
-            let from = if round % 2 == 0 { 0 } else { rest };
-            hadamard(&mut numbers[from..from + self.power]);
-            if 0 < rest {
-                let (left, right) = numbers.split_at_mut(self.padded / 2);
-                butterfly(left, right, std::f32::consts::FRAC_1_SQRT_2);
-            }
-        }
+        widest(Rounds { rotation: self, numbers: &mut numbers });
         numbers
     }
 }
 
+struct Rounds<'a> {
+    rotation: &'a Rotation,
+    numbers: &'a mut [f32],
+}
+
+impl Loops for Rounds<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Rotation { padded, power, signs } = self.rotation;
+        let rest = padded - power;
+        for (round, signs) in signs.chunks_exact(*padded).enumerate() {
+            self.numbers.iter_mut().zip(signs).for_each(|(it, sign)| *it *= sign);
+            // The transform takes a power of two: the first and the last numbers by turns.
+            let from = if round % 2 == 0 { 0 } else { rest };
+            hadamard(&mut self.numbers[from..from + power]);
+            if 0 < rest {
+                let (left, right) = self.numbers.split_at_mut(padded / 2);
+                butterfly(left, right, std::f32::consts::FRAC_1_SQRT_2);
+            }
+        }
+    }
+}
+
+#[inline(always)]
 fn hadamard(numbers: &mut [f32]) {
     // A power of two, and at least sixteen.
     for eight in numbers.as_chunks_mut::<8>().0 {
@@ -70,12 +88,14 @@ fn hadamard(numbers: &mut [f32]) {
 }
 
 /// Three steps at once, in registers.
+#[inline(always)]
 fn hadamard_of_eight([a, b, c, d, e, f, g, h]: [f32; 8]) -> [f32; 8] {
     let [a, b, c, d, e, f, g, h] = [a + b, a - b, c + d, c - d, e + f, e - f, g + h, g - h];
     let [a, b, c, d, e, f, g, h] = [a + c, b + d, a - c, b - d, e + g, f + h, e - g, f - h];
     [a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h]
 }
 
+#[inline(always)]
 fn butterfly(left: &mut [f32], right: &mut [f32], scale: f32) {
     for (a, b) in left.iter_mut().zip(right) {
         (*a, *b) = ((*a + *b) * scale, (*a - *b) * scale);

@@ -198,7 +198,7 @@ impl Store {
                     return Ok(());
                 };
                 let row = coder.placed(vector.as_slice());
-                let code = coder.code(&coder.rotated(&row), centre);
+                let [code] = coder.codes([&coder.rotated(&row)], centre);
                 coder.write(&mut expected, slot, &code);
             }
             if row.blob(4)? != Some(expected.as_slice()) {

@@ -15,6 +15,9 @@ use crate::sqlite::Value;
 /// Bytes of rows that are computed while those before are written.
 const AHEAD_BYTES: usize = 1024 * 1024;
 
+/// Rows that are coded together: a sum of one alone waits for itself.
+const CODED: usize = 4;
+
 /// Bytes of codes that wait to be written.
 const UNWRITTEN_BYTES: usize = 32 * 1024 * 1024;
 
@@ -246,9 +249,15 @@ impl Begun {
             for (bytes, more) in block.planes.iter_mut().zip(planes(form, now)) {
                 bytes.extend(more);
             }
-            for (slot, (rowid, vector)) in (count..).zip(now) {
-                let row = coder.placed(vector.as_slice());
-                let code = coder.code(&coder.rotated(&row), &centre);
+            let rotated = |(_, vector): &Row| coder.rotated(&coder.placed(vector.as_slice()));
+            let (fours, others) = now.as_chunks::<CODED>();
+            let coded = fours.iter().flat_map(|four| {
+                let rows = four.each_ref().map(rotated);
+                coder.codes(rows.each_ref().map(Vec::as_slice), &centre)
+            });
+            let coded =
+                coded.chain(others.iter().flat_map(|it| coder.codes([&rotated(it)], &centre)));
+            for ((slot, (rowid, _)), code) in (count..).zip(now).zip(coded) {
                 coder.write(&mut block.codes, slot, &code);
                 places.push((*rowid, packed(block.block, slot)));
             }

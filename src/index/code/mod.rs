@@ -21,12 +21,13 @@ mod tests;
 
 pub use self::estimate::Asked;
 
+use std::array;
 use std::borrow::Cow;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::kernel::{Groups, LANES, NUMBERS, TABLE};
+use super::kernel::{Groups, LANES, Loops, NUMBERS, TABLE, widest};
 use super::metric::Metric;
 use super::rotation::Rotation;
 
@@ -53,7 +54,7 @@ pub struct Coder {
 }
 
 /// One row's code; the first three numbers are as they will be read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Code {
     shift: f32,
     scale: f32,
@@ -179,41 +180,67 @@ impl Coder {
         self.rotation.padded() / NUMBERS * TABLE
     }
 
-    /// A [placed](Coder::placed) vector as [`Coder::code`] and [`Coder::ask`] take it.
+    /// A [placed](Coder::placed) vector as [`Coder::codes`] and [`Coder::ask`] take it.
     pub fn rotated(&self, vector: &[f32]) -> Vec<f32> {
         self.rotation.apply(vector)
     }
 
-    /// The code of a row in the list of this centre, both rotated.
-    pub fn code(&self, row: &[f32], centre: &[f32]) -> Code {
-        let difference: Vec<f32> = row.iter().zip(centre).map(|(a, b)| a - b).collect();
-        let square: f32 = difference.iter().map(|it| it * it).sum();
-        let (most, half) = (self.most_level(), self.most_level() / 2.0);
-        let step = STEPS[self.bits - 1] * (square / difference.len() as f32).sqrt();
-        let per_step = if 0.0 < step { 1.0 / step } else { 0.0 };
-        let (mut along, mut centre_along, mut between) = (0.0f32, 0.0f32, 0.0f32);
-        // Of a number that is not negative, a cast takes the whole part.
-        let levels: Vec<u8> = difference
-            .iter()
-            .map(|number| (number * per_step + half + 0.5).clamp(0.0, most) as u8)
-            .collect();
-        for ((number, centre), level) in difference.iter().zip(centre).zip(&levels) {
-            let level = f32::from(*level);
-            along += number * (level - half);
-            centre_along += centre * (level - half);
-            between += number * centre;
+    /// The codes of rows in the list of this centre, all rotated.
+    pub fn codes<const ROWS: usize>(&self, rows: [&[f32]; ROWS], centre: &[f32]) -> [Code; ROWS] {
+        widest(Coding { coder: self, rows, centre })
+    }
+
+    #[inline(always)]
+    fn code<const ROWS: usize>(&self, rows: [&[f32]; ROWS], centre: &[f32]) -> [Code; ROWS] {
+        let less = |row: &[f32]| row.iter().zip(centre).map(|(a, b)| a - b).collect();
+        let differences: [Vec<f32>; ROWS] = rows.map(less);
+        let numbers = differences.each_ref().map(|it| &it[..centre.len()]);
+        // Each sum in this order: a code is known to be a row's by being the same whenever it is made.
+        let (mut squares, mut between) = ([0.0f32; ROWS], [0.0f32; ROWS]);
+        for (at, centre) in centre.iter().enumerate() {
+            for row in 0..ROWS {
+                squares[row] += numbers[row][at] * numbers[row][at];
+                between[row] += numbers[row][at] * centre;
+            }
         }
-        let scale = self.kept(if 0.0 < along { square / along } else { 0.0 });
-        // A score of L2 also loses half the square of how far the row is from the centre.
-        let own = if self.metric == Metric::L2 { -square / 2.0 } else { between };
-        let shift = self.kept(own - scale * centre_along);
-        let rest: f64 = difference
-            .iter()
-            .zip(&levels)
-            .map(|(number, level)| number - scale * (f32::from(*level) - half))
-            .map(|it| f64::from(it).powi(2))
-            .sum();
-        Code { shift, scale, rest: self.kept_above(rest.sqrt()), levels }
+        let (most, half) = (self.most_level(), self.most_level() / 2.0);
+        let levels: [Vec<u8>; ROWS] = array::from_fn(|row| {
+            let step = STEPS[self.bits - 1] * (squares[row] / centre.len() as f32).sqrt();
+            let per_step = if 0.0 < step { 1.0 / step } else { 0.0 };
+            // Of a number that is not negative, a cast takes the whole part.
+            let level = |number: &f32| (number * per_step + half + 0.5).clamp(0.0, most) as u8;
+            numbers[row].iter().map(level).collect()
+        });
+        let placed = |it: &Vec<u8>| it.iter().map(|it| f32::from(*it) - half).collect();
+        let grids: [Vec<f32>; ROWS] = levels.each_ref().map(placed);
+        let grids = grids.each_ref().map(|it| &it[..centre.len()]);
+        let (mut along, mut centre_along) = ([0.0f32; ROWS], [0.0f32; ROWS]);
+        for (at, centre) in centre.iter().enumerate() {
+            for row in 0..ROWS {
+                along[row] += numbers[row][at] * grids[row][at];
+                centre_along[row] += centre * grids[row][at];
+            }
+        }
+        let scales: [f32; ROWS] = array::from_fn(|row| {
+            self.kept(if 0.0 < along[row] { squares[row] / along[row] } else { 0.0 })
+        });
+        let mut rests = [0.0f64; ROWS];
+        for at in 0..centre.len() {
+            for row in 0..ROWS {
+                rests[row] += f64::from(numbers[row][at] - scales[row] * grids[row][at]).powi(2);
+            }
+        }
+        let mut levels = levels.into_iter();
+        array::from_fn(|row| {
+            // A score of L2 also loses half the square of how far the row is from the centre.
+            let own = if self.metric == Metric::L2 { -squares[row] / 2.0 } else { between[row] };
+            Code {
+                shift: self.kept(own - scales[row] * centre_along[row]),
+                scale: scales[row],
+                rest: self.kept_above(rests[row].sqrt()),
+                levels: levels.next().unwrap_or_default(),
+            }
+        })
     }
 
     /// A number as it will be read.
@@ -349,6 +376,21 @@ impl Coder {
     fn groups<'a>(&self, coded: &'a Coded) -> Groups<'a> {
         let Coded { halves, floats, highest: planes, .. } = coded;
         Groups { planes, halves, floats, kinds: self.kinds() }
+    }
+}
+
+struct Coding<'a, const ROWS: usize> {
+    coder: &'a Coder,
+    rows: [&'a [f32]; ROWS],
+    centre: &'a [f32],
+}
+
+impl<const ROWS: usize> Loops for Coding<'_, ROWS> {
+    type Output = [Code; ROWS];
+
+    #[inline(always)]
+    fn run(self) -> [Code; ROWS] {
+        self.coder.code(self.rows, self.centre)
     }
 }
 

@@ -26,7 +26,8 @@ fn coded(coder: &Coder, rows: &[Vec<f32>], centre: &[f32]) -> Coded {
     let mut groups = coder.empty(rows.len());
     for (slot, row) in rows.iter().enumerate() {
         let row = coder.rotated(&coder.placed(row));
-        coder.write(&mut groups, slot, &coder.code(&row, centre));
+        let [code] = coder.codes([&row], centre);
+        coder.write(&mut groups, slot, &code);
     }
     let mut coded = Coded::default();
     assert!(coder.load(&mut coded, 1, &groups));
@@ -49,6 +50,27 @@ fn seen(
 }
 
 #[test]
+fn rows_coded_together_have_the_codes_of_each() {
+    arbtest::arbtest(|u| {
+        let (dimension, bits) = (u.int_in_range(1..=70)?, u.int_in_range(1..=4)?);
+        let coder = match *u.choose(&[Metric::Cosine, Metric::Dot, Metric::L2])? {
+            Metric::Cosine => Coder::new(dimension, bits, true),
+            metric => Coder::of_any_length(dimension, bits, metric, Vec::new()),
+        };
+        let mut vector = || -> arbtest::arbitrary::Result<Vec<f32>> {
+            (0..dimension).map(|_| Ok(f32::from(u.arbitrary::<i16>()?) / 777.0)).collect()
+        };
+        let centre = coder.rotated(&vector()?);
+        // One row is its centre.
+        let rows = [vector()?, vector()?, vector()?].map(|it| coder.rotated(&it));
+        let rows = [&rows[0], &rows[1], &centre, &rows[2]];
+        let together = coder.codes(rows.map(Vec::as_slice), &centre);
+        assert_eq!(together, rows.map(|it| coder.codes([it.as_slice()], &centre)).map(|[it]| it));
+        Ok(())
+    });
+}
+
+#[test]
 fn estimates_are_unbiased_and_as_exact_as_they_say() {
     for (dimension, bits) in [(512, 1), (128, 2), (100, 3), (64, 4), (1100, 2)] {
         let mut random = Random::new(7);
@@ -59,7 +81,8 @@ fn estimates_are_unbiased_and_as_exact_as_they_say() {
         let mut groups = coder.empty(rows.len());
         let turned = coder.rotated(&centre);
         for (slot, row) in rows.iter().enumerate() {
-            coder.write(&mut groups, slot, &coder.code(&coder.rotated(row), &turned));
+            let [code] = coder.codes([&coder.rotated(row)], &turned);
+            coder.write(&mut groups, slot, &code);
         }
         let mut coded = Coded::default();
         assert!(coder.load(&mut coded, 1, &groups));

@@ -9,6 +9,7 @@ mod sums;
 mod products;
 mod panels;
 mod tables;
+mod widest;
 
 use std::sync::LazyLock;
 
@@ -17,6 +18,7 @@ pub use products::summed;
 pub use scan::{Groups, Line, Scanned};
 pub use sums::{LANES, MOST_TABLES, TABLE};
 pub use tables::{NUMBERS, Scale};
+pub use widest::{Loops, widest};
 
 struct Kernels {
     name: &'static str,

@@ -82,11 +82,13 @@ pub fn plain(query: &[f32], vectors: &[f32], out: &mut Vec<f32>) {
     out.extend(vectors.chunks_exact(query.len()).map(|it| dot(query, it)));
 }
 
+#[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     summed(a, b, |a, b| a * b)
 }
 
 /// The sum of what comes of each pair, in as many lanes as vector registers have.
+#[inline(always)]
 pub fn summed<T: Copy + Default + AddAssign + Sum>(
     a: &[f32],
     b: &[f32],
