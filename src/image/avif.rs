@@ -38,7 +38,7 @@ pub(super) fn size(bytes: &[u8]) -> Result<(u32, u32, u64)> {
     let opacity = if opacity(&items).is_some() { 1 + sample } else { 0 };
     // The planes, what the decoder notes beside them, RGB.
     let each = (half_samples * sample).div_ceil(2) + 1 + 3 + opacity;
-    Ok((width, height, u64::from(width) * u64::from(height) * each))
+    Ok((width, height, (u64::from(width) * u64::from(height)).saturating_mul(each)))
 }
 
 /// The picture, upright, transparent parts on white.

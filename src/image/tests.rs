@@ -273,6 +273,10 @@ fn sizes_have_limits() {
     );
     let memory = message(&of(9_000, 9_000, 6, 16));
     assert!(memory.contains("9000 x 9000 pixels (the limit is 512 MiB decoded"), "{memory}");
+    let mut avif = include_bytes!("../../tests/pictures/quadrants.avif").to_vec();
+    let at = avif.windows(4).position(|it| it == b"ispe").unwrap() + 8;
+    avif[at..at + 8].fill(0xFF);
+    assert!(message(&avif).contains("4294967295 x 4294967295 pixels (the limit is"));
 }
 
 fn u32_bytes(it: u32) -> [u8; 4] {
