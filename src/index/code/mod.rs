@@ -190,59 +190,6 @@ impl Coder {
         widest(Coding { coder: self, rows, centre })
     }
 
-    #[inline(always)]
-    fn code<const ROWS: usize>(&self, rows: [&[f32]; ROWS], centre: &[f32]) -> [Code; ROWS] {
-        let less = |row: &[f32]| row.iter().zip(centre).map(|(a, b)| a - b).collect();
-        let differences: [Vec<f32>; ROWS] = rows.map(less);
-        let numbers = differences.each_ref().map(|it| &it[..centre.len()]);
-        // Each sum in this order: a code is known to be a row's by being the same whenever it is made.
-        let (mut squares, mut between) = ([0.0f32; ROWS], [0.0f32; ROWS]);
-        for (at, centre) in centre.iter().enumerate() {
-            for row in 0..ROWS {
-                squares[row] += numbers[row][at] * numbers[row][at];
-                between[row] += numbers[row][at] * centre;
-            }
-        }
-        let (most, half) = (self.most_level(), self.most_level() / 2.0);
-        let levels: [Vec<u8>; ROWS] = array::from_fn(|row| {
-            let step = STEPS[self.bits - 1] * (squares[row] / centre.len() as f32).sqrt();
-            let per_step = if 0.0 < step { 1.0 / step } else { 0.0 };
-            // Of a number that is not negative, a cast takes the whole part.
-            let level = |number: &f32| (number * per_step + half + 0.5).clamp(0.0, most) as u8;
-            numbers[row].iter().map(level).collect()
-        });
-        let placed = |it: &Vec<u8>| it.iter().map(|it| f32::from(*it) - half).collect();
-        let grids: [Vec<f32>; ROWS] = levels.each_ref().map(placed);
-        let grids = grids.each_ref().map(|it| &it[..centre.len()]);
-        let (mut along, mut centre_along) = ([0.0f32; ROWS], [0.0f32; ROWS]);
-        for (at, centre) in centre.iter().enumerate() {
-            for row in 0..ROWS {
-                along[row] += numbers[row][at] * grids[row][at];
-                centre_along[row] += centre * grids[row][at];
-            }
-        }
-        let scales: [f32; ROWS] = array::from_fn(|row| {
-            self.kept(if 0.0 < along[row] { squares[row] / along[row] } else { 0.0 })
-        });
-        let mut rests = [0.0f64; ROWS];
-        for at in 0..centre.len() {
-            for row in 0..ROWS {
-                rests[row] += f64::from(numbers[row][at] - scales[row] * grids[row][at]).powi(2);
-            }
-        }
-        let mut levels = levels.into_iter();
-        array::from_fn(|row| {
-            // A score of L2 also loses half the square of how far the row is from the centre.
-            let own = if self.metric == Metric::L2 { -squares[row] / 2.0 } else { between[row] };
-            Code {
-                shift: self.kept(own - scales[row] * centre_along[row]),
-                scale: scales[row],
-                rest: self.kept_above(rests[row].sqrt()),
-                levels: levels.next().unwrap_or_default(),
-            }
-        })
-    }
-
     /// A number as it will be read.
     fn kept(&self, number: f32) -> f32 {
         if self.is_wide() { number } else { f16::from_f32(number).to_f32() }
@@ -390,7 +337,56 @@ impl<const ROWS: usize> Loops for Coding<'_, ROWS> {
 
     #[inline(always)]
     fn run(self) -> [Code; ROWS] {
-        self.coder.code(self.rows, self.centre)
+        let Coding { coder, rows, centre } = self;
+        let less = |row: &[f32]| row.iter().zip(centre).map(|(a, b)| a - b).collect();
+        let differences: [Vec<f32>; ROWS] = rows.map(less);
+        let numbers = differences.each_ref().map(|it| &it[..centre.len()]);
+        // Each sum in this order: a code is known to be a row's by being the same whenever it is made.
+        let (mut squares, mut between) = ([0.0f32; ROWS], [0.0f32; ROWS]);
+        for (at, centre) in centre.iter().enumerate() {
+            for row in 0..ROWS {
+                squares[row] += numbers[row][at] * numbers[row][at];
+                between[row] += numbers[row][at] * centre;
+            }
+        }
+        let (most, half) = (coder.most_level(), coder.most_level() / 2.0);
+        let levels: [Vec<u8>; ROWS] = array::from_fn(|row| {
+            let step = STEPS[coder.bits - 1] * (squares[row] / centre.len() as f32).sqrt();
+            let per_step = if 0.0 < step { 1.0 / step } else { 0.0 };
+            // Of a number that is not negative, a cast takes the whole part.
+            let level = |number: &f32| (number * per_step + half + 0.5).clamp(0.0, most) as u8;
+            numbers[row].iter().map(level).collect()
+        });
+        let placed = |it: &Vec<u8>| it.iter().map(|it| f32::from(*it) - half).collect();
+        let grids: [Vec<f32>; ROWS] = levels.each_ref().map(placed);
+        let grids = grids.each_ref().map(|it| &it[..centre.len()]);
+        let (mut along, mut centre_along) = ([0.0f32; ROWS], [0.0f32; ROWS]);
+        for (at, centre) in centre.iter().enumerate() {
+            for row in 0..ROWS {
+                along[row] += numbers[row][at] * grids[row][at];
+                centre_along[row] += centre * grids[row][at];
+            }
+        }
+        let scales: [f32; ROWS] = array::from_fn(|row| {
+            coder.kept(if 0.0 < along[row] { squares[row] / along[row] } else { 0.0 })
+        });
+        let mut rests = [0.0f64; ROWS];
+        for at in 0..centre.len() {
+            for row in 0..ROWS {
+                rests[row] += f64::from(numbers[row][at] - scales[row] * grids[row][at]).powi(2);
+            }
+        }
+        let mut levels = levels.into_iter();
+        array::from_fn(|row| {
+            // A score of L2 also loses half the square of how far the row is from the centre.
+            let own = if coder.metric == Metric::L2 { -squares[row] / 2.0 } else { between[row] };
+            Code {
+                shift: coder.kept(own - scales[row] * centre_along[row]),
+                scale: scales[row],
+                rest: coder.kept_above(rests[row].sqrt()),
+                levels: levels.next().unwrap_or_default(),
+            }
+        })
     }
 }
 
