@@ -46,6 +46,29 @@ pub(super) struct Addition {
     pub(super) squares: f64,
 }
 
+impl Addition {
+    /// Nothing yet.
+    pub(super) fn none(at: usize) -> Addition {
+        Addition { at, rows: Vec::new(), squares: 0.0 }
+    }
+}
+
+/// What is added to lists, by list: each row to the one whose centre is nearest, of which `among` says what list it is.
+pub(super) fn added(
+    rows: Vec<Row>,
+    among: &[usize],
+    nearest: Vec<(usize, f32)>,
+) -> BTreeMap<usize, Addition> {
+    let mut additions = BTreeMap::new();
+    for (row, (nearest, square)) in rows.into_iter().zip(nearest) {
+        let at = among[nearest];
+        let addition = additions.entry(at).or_insert_with(|| Addition::none(at));
+        addition.rows.push(row);
+        addition.squares += f64::from(square);
+    }
+    additions
+}
+
 /// A block of a list.
 struct Block {
     block: i64,

@@ -8,6 +8,7 @@ mod learn;
 mod lists;
 mod moves;
 mod settle;
+mod split;
 mod statements;
 mod upkeep;
 

@@ -1,11 +1,10 @@
 //! Rows on their way into lists, from one list to others, and out of them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Store;
 use super::blocks::rowids;
-use super::extend::{Addition, Unwritten};
+use super::extend::{Unwritten, added};
 use super::lists::range_of;
 use super::statements::{blob, integer};
 use crate::error::Result;
@@ -13,9 +12,6 @@ use crate::index::code::Coder;
 use crate::index::{Crew, List, cluster};
 use crate::sqlite::Value;
 use crate::vector::Vector;
-
-/// Lists that rows of a split one may go to besides its halves.
-const NEIGHBOURS: usize = 6;
 
 /// The lists while they change.
 pub(super) struct State {
@@ -51,9 +47,17 @@ impl State {
         self.coder.centre_of(&self.coder.centre_bytes(centre))
     }
 
-    pub(super) fn longest(&self) -> Option<(usize, usize)> {
-        let counts = self.lists.iter().map(|it| it.count).enumerate();
-        counts.max_by_key(|it| it.1)
+    /// The longest lists of more than `most` rows, of about so many rows together.
+    pub(super) fn long(&self, most: usize, mut rows: usize) -> Vec<usize> {
+        let count = |at: &usize| self.lists[*at].count;
+        let mut long: Vec<usize> = (0..self.lists.len()).filter(|at| most < count(at)).collect();
+        long.sort_by_key(|at| std::cmp::Reverse(count(at)));
+        let some = long.into_iter().take_while(|at| {
+            let more = 0 < rows;
+            rows = rows.saturating_sub(count(at));
+            more
+        });
+        some.collect()
     }
 
     pub(super) fn shortest(&self) -> Option<(usize, usize)> {
@@ -150,16 +154,9 @@ impl Store {
         let centres: Vec<f32> =
             among.iter().flat_map(|at| state.centre(*at).iter().copied()).collect();
         let nearest = cluster::assigned(&flat(&state.coder, &rows), &centres, state.dimension)?;
-        let mut groups = BTreeMap::new();
-        for (row, (nearest, square)) in rows.into_iter().zip(nearest) {
-            let at = among[nearest];
-            let new = || Addition { at, rows: Vec::new(), squares: 0.0 };
-            let group: &mut Addition = groups.entry(at).or_insert_with(new);
-            group.rows.push(row);
-            group.squares += f64::from(square);
-        }
+        let additions = added(rows, among, nearest).into_values();
         let mut places = Vec::new();
-        self.extend(state, &Crew::alone(), groups.into_values(), &mut places)?;
+        self.extend(state, &Crew::alone(), additions, &mut places)?;
         self.write_codes(state)?;
         self.write_places(&mut places)
     }
@@ -171,33 +168,6 @@ impl Store {
             "UPDATE {rows} SET place = ?2 WHERE rowid = ?1",
             places.drain(..).map(|(rowid, place)| [rowid, place].map(Value::Integer)),
         )
-    }
-
-    /// Makes two lists of one.
-    pub(super) fn split(&self, state: &mut State, at: usize) -> Result<()> {
-        let dimension = state.dimension;
-        let mut rows = self.taken_from_list(state.lists[at].list)?;
-        // As they will be kept: rows that differ only beyond that would move in circles.
-        let flat = flat(&state.coder, &rows);
-        let halves = cluster::centres(&flat, dimension, 2)?;
-        let halves = state.kept(&halves);
-        let nearest = cluster::assigned(&flat, &halves, dimension)?;
-        let left = nearest.iter().filter(|it| it.0 == 0).count();
-        state.lists[at].count = 0;
-        state.centres[at * dimension..(at + 1) * dimension].copy_from_slice(&halves[..dimension]);
-        let other = self.add_list(state, &halves[halves.len() - dimension..])?;
-        if left == 0 || left == rows.len() {
-            // All the same: any half is as good.
-            let half = rows.split_off(rows.len() / 2);
-            self.distribute(state, rows, &[at])?;
-            return self.distribute(state, half, &[other]);
-        }
-        let mut among = self.neighbours(state, at);
-        among.extend([at, other]);
-        among.sort_unstable();
-        among.dedup();
-        self.distribute(state, rows, &among)?;
-        self.write_list(state, at)
     }
 
     /// Puts a short list's rows into others.
@@ -226,17 +196,6 @@ impl Store {
             self.drop_list(state, at)?;
         }
         Ok(())
-    }
-
-    fn neighbours(&self, state: &State, at: usize) -> Vec<usize> {
-        let centre = state.centre(at);
-        let square = |other: usize| -> f32 {
-            state.centre(other).iter().zip(centre).map(|(a, b)| (a - b) * (a - b)).sum()
-        };
-        let mut others: Vec<(f32, usize)> =
-            (0..state.lists.len()).map(|it| (square(it), it)).collect();
-        others.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-        others.into_iter().take(NEIGHBOURS).map(|it| it.1).collect()
     }
 
     /// A row has left a block of a list, and the one in slot `last` has taken its slot.

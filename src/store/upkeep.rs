@@ -35,6 +35,8 @@ const UNEVEN: usize = 180;
 const LEAST_TARGET: usize = 32;
 /// Rows that may move for each row that was written.
 const MOVED: usize = 8;
+/// Floats of the rows of lists that are split at a time.
+const SPLIT_BYTES: usize = 8 * 1024 * 1024;
 /// Floats of rows that are worth starting threads for: a commit of as many takes 0.15 s, and two threads gain a fourth of it.
 const SHARED_BYTES: usize = 8 * 1024 * 1024;
 /// Tables this many times larger than where lists begin to pay get them by a small commit.
@@ -175,14 +177,20 @@ impl Store {
         let target = target(state.rows());
         // Each makes a list; more of them than lists that short would mean that rows go in circles.
         let mut splits = state.lists.len() + 4 * state.rows() / target;
-        while let Some((at, count)) = state.longest().filter(|it| 2 * target < it.1) {
-            if work == 0 || splits == 0 {
-                break;
+        let together = SPLIT_BYTES / (4 * self.made.dimension);
+        crewed(state.threads, |crew| {
+            loop {
+                let mut long = state.long(2 * target, together.min(work));
+                long.truncate(splits);
+                if long.is_empty() {
+                    return Ok(());
+                }
+                splits -= long.len();
+                let rows: usize = long.iter().map(|at| state.lists[*at].count).sum();
+                work = work.saturating_sub(rows);
+                self.split(&mut state, crew, &long)?;
             }
-            splits -= 1;
-            self.split(&mut state, at)?;
-            work = work.saturating_sub(count);
-        }
+        })?;
         while let Some((at, count)) = state.shortest().filter(|it| it.1 < target / 8) {
             if work == 0 || state.lists.len() < 2 {
                 break;

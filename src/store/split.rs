@@ -1,0 +1,122 @@
+//! Making two lists of each that has become long: some at a time, so that a crew shares out their rows and a list
+//! beside several of them is written once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Store;
+use super::extend::{Addition, added};
+use super::moves::{Row, State, flat};
+use crate::error::Result;
+use crate::index::code::Coder;
+use crate::index::{Crew, cluster};
+
+/// Lists that rows of a split one may go to besides its halves.
+const NEIGHBOURS: usize = 6;
+
+/// A list's rows, and the lists that they go to.
+struct Halved {
+    /// Of the first half, which takes the list's place.
+    first: Vec<f32>,
+    last: Vec<f32>,
+    additions: BTreeMap<usize, Addition>,
+}
+
+/// The lists as they are before some are split.
+struct Before {
+    coder: Arc<Coder>,
+    dimension: usize,
+    /// Which are split.
+    those: Vec<usize>,
+    centres: Vec<f32>,
+}
+
+impl Store {
+    /// Makes two lists of each of these, which are no longer beside each other then.
+    pub(super) fn split<'scope>(
+        &self,
+        state: &mut State,
+        crew: &Crew<'scope, '_>,
+        those: &[usize],
+    ) -> Result<()> {
+        let dimension = state.dimension;
+        let mut taken = Vec::with_capacity(those.len());
+        for (at, other) in those.iter().zip(state.lists.len()..) {
+            taken.push(([*at, other], self.taken_from_list(state.lists[*at].list)?));
+            state.lists[*at].count = 0;
+        }
+        let before = Before {
+            coder: state.coder.clone(),
+            dimension,
+            those: those.to_vec(),
+            centres: state.centres.clone(),
+        };
+        let halved = crew.each(taken, move |(halves, rows)| before.halved(halves, rows))?;
+        let mut additions: BTreeMap<usize, Addition> = BTreeMap::new();
+        for (at, halved) in those.iter().zip(halved) {
+            let Halved { first, last, additions: more } = halved?;
+            state.centres[at * dimension..(at + 1) * dimension].copy_from_slice(&first);
+            self.add_list(state, &last)?;
+            for (at, mut more) in more {
+                let addition = additions.entry(at).or_insert_with(|| Addition::none(at));
+                addition.rows.append(&mut more.rows);
+                addition.squares += more.squares;
+            }
+        }
+        let mut places = Vec::new();
+        self.extend(state, crew, additions.into_values(), &mut places)?;
+        self.write_codes(state)?;
+        self.write_places(&mut places)?;
+        // Nothing may have been added to one.
+        those.iter().try_for_each(|at| self.write_list(state, *at))
+    }
+}
+
+impl Before {
+    /// Where the rows of a list go whose halves are to be these.
+    fn halved(&self, halves: [usize; 2], mut rows: Vec<Row>) -> Result<Halved> {
+        let dimension = self.dimension;
+        // As they will be kept: rows that differ only beyond that would move in circles.
+        let mut flat = flat(&self.coder, &rows);
+        let centres = cluster::centres(&flat, dimension, 2)?;
+        let kept = |it| self.coder.centre_of(&self.coder.centre_bytes(it));
+        let first = kept(&centres[..dimension]);
+        // Rows that are all the same have one.
+        let last = kept(&centres[centres.len() - dimension..]);
+        let own = [&first[..], &last].concat();
+        let nearest = cluster::assigned(&flat, &own, dimension)?;
+        let is_first = nearest.iter().filter(|it| it.0 == 0).count();
+        let additions = if is_first == 0 || is_first == nearest.len() {
+            // All the same: any half is as good.
+            let (half, [at, other]) = (rows.len() / 2, halves);
+            let (others, flat_others) = (rows.split_off(half), flat.split_off(half * dimension));
+            let mut additions = added(rows, &[at], cluster::assigned(&flat, &first, dimension)?);
+            let nearest = cluster::assigned(&flat_others, &last, dimension)?;
+            additions.append(&mut added(others, &[other], nearest));
+            additions
+        } else {
+            let beside = self.beside(halves[0]);
+            let centres = beside.iter().flat_map(|at| self.centre(*at)).chain(&own);
+            let centres: Vec<f32> = centres.copied().collect();
+            let among = [&beside[..], &halves].concat();
+            added(rows, &among, cluster::assigned(&flat, &centres, dimension)?)
+        };
+        Ok(Halved { first, last, additions })
+    }
+
+    /// The nearest lists that stay whole.
+    fn beside(&self, at: usize) -> Vec<usize> {
+        let centre = self.centre(at);
+        let square = |other: usize| -> f32 {
+            self.centre(other).iter().zip(centre).map(|(a, b)| (a - b) * (a - b)).sum()
+        };
+        let whole = (0..self.centres.len() / self.dimension).filter(|it| !self.those.contains(it));
+        let mut others: Vec<(f32, usize)> = whole.map(|it| (square(it), it)).collect();
+        others.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        others.into_iter().take(NEIGHBOURS).map(|it| it.1).collect()
+    }
+
+    fn centre(&self, at: usize) -> &[f32] {
+        &self.centres[at * self.dimension..(at + 1) * self.dimension]
+    }
+}
