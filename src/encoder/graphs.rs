@@ -20,6 +20,7 @@ use crate::model::{self, IMAGE_GRAPH, Model, TEXT_GRAPH};
 /// An opened image path.
 pub struct ImageGraph {
     graph: Opened,
+    pixels: Pixels,
     binder: Option<Binder>,
 }
 
@@ -43,13 +44,15 @@ impl ImageGraph {
     /// # Errors
     /// No ONNX Runtime; a graph it refuses; names, types or shapes other than expected.
     pub fn open(name: &str, model: &Model, threads: usize) -> Result<ImageGraph> {
-        let size = i64::from(model.manifest.image.size);
-        let (pixel, row) = match model.manifest.image.pixels {
+        let (file, image) = (IMAGE_GRAPH, &model.manifest.image);
+        let size = i64::from(image.size);
+        let (session, place) = open(name, (&model.image_graph, file), Some(image), threads)?;
+        let pixels = if place.halved { Pixels::Bytes } else { image.pixels };
+        let (pixel, row) = match pixels {
             Pixels::Floats => (TensorElementType::Float32, [3, size, size]),
             Pixels::Bytes => (TensorElementType::Uint8, [size, size, 3]),
         };
-        let (session, place) = open(name, &model.image_graph, IMAGE_GRAPH, threads)?;
-        let (file, inputs) = (IMAGE_GRAPH, session.inputs());
+        let inputs = session.inputs();
         let float = TensorElementType::Float32;
         let input = match &model.image_graph {
             model::Graph::Bytes(_) => {
@@ -66,11 +69,9 @@ impl ImageGraph {
             },
         };
         let input = (input.name().to_owned(), is_single(input));
-        let opened = Opened::new((session, place), name, &model.image_graph, input)?;
-        let mut graph = ImageGraph { graph: opened, binder: None };
+        let opened = Opened::new((session, place), name, (&model.image_graph, file), input)?;
+        let mut graph = ImageGraph { graph: opened, pixels, binder: None };
         if graph.place().is_elsewhere() {
-            graph.run_white(model)?;
-            graph.graph.look_who_ran(IMAGE_GRAPH)?;
             graph.bind();
         }
         device::opened();
@@ -82,10 +83,15 @@ impl ImageGraph {
         &self.graph.place
     }
 
+    /// What it takes.
+    pub fn pixels(&self) -> Pixels {
+        self.pixels
+    }
+
     /// Encodes a picture of one colour.
     pub fn run_white(&mut self, model: &Model) -> Result<Vec<Answer>> {
         let side = model.manifest.image.size as usize;
-        match model.manifest.image.pixels {
+        match self.pixels {
             Pixels::Floats => self.run(Array4::from_elem(f32::shape(1, side), 1.0).view()),
             Pixels::Bytes => self.run(Array4::from_elem(u8::shape(1, side), u8::MAX).view()),
         }
@@ -130,6 +136,7 @@ impl ImageGraph {
                 .and_then(|it| answers(&it, &graph.output).map_err(refused));
             match outcome {
                 Ok(mut all) if rows <= all.len() => {
+                    graph.look_who_ran()?;
                     all.truncate(rows);
                     return Ok(all);
                 }
@@ -164,8 +171,9 @@ impl TextGraph {
     /// As [`ImageGraph::open`].
     pub fn open(name: &str, model: &Model) -> Result<TextGraph> {
         let row = [model.manifest.text.length as i64];
-        let (session, place) = open(name, &model.text_graph, TEXT_GRAPH, cores())?;
-        let (file, inputs) = (TEXT_GRAPH, session.inputs());
+        let file = TEXT_GRAPH;
+        let (session, place) = open(name, (&model.text_graph, file), None, cores())?;
+        let inputs = session.inputs();
         let wide = TensorElementType::Int64;
         let whole = |it: &Outlet| {
             [TensorElementType::Int32, wide].into_iter().any(|element| takes(it, element, &row))
@@ -206,14 +214,9 @@ impl TextGraph {
         let mask = mask.map(|it| Wanted { name: it.name().to_owned(), narrow: is_narrow(it) });
         let narrow = is_narrow(input);
         let input = (input.name().to_owned(), is_single(input));
-        let graph = Opened::new((session, place), name, &model.text_graph, input)?;
-        let mut graph = TextGraph { graph, narrow, mask, any_length };
-        if graph.place().is_elsewhere() {
-            graph.run(&Array2::ones((1, model.manifest.text.length)), &[1])?;
-            graph.graph.look_who_ran(TEXT_GRAPH)?;
-        }
+        let graph = Opened::new((session, place), name, (&model.text_graph, file), input)?;
         device::opened();
-        Ok(graph)
+        Ok(TextGraph { graph, narrow, mask, any_length })
     }
 
     /// Where it runs.
@@ -248,6 +251,7 @@ impl TextGraph {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::half::{halved_if_quantized, taking_bytes};
 
     /// What is bound, whole or halved or plain, says what a plain call says.
     #[test]
@@ -292,5 +296,46 @@ mod tests {
         check(&mut graph, &mut pinned);
         graph.graph.most_rows = 2;
         check(&mut graph, &mut pinned);
+    }
+
+    /// What a GPU computes of the built-in model, which is quantized, lies where its own embeddings lie.
+    #[test]
+    fn halves_say_about_what_whole_numbers_say() {
+        let whole = Model::built_in().unwrap();
+        let half = |graph: &model::Graph| match graph {
+            model::Graph::Bytes(bytes) => halved_if_quantized(bytes).unwrap().unwrap(),
+            model::Graph::File(_) => panic!("it is in the library"),
+        };
+        let mut halves = Model::built_in().unwrap();
+        let image = taking_bytes(&half(&whole.image_graph), &whole.manifest.image).unwrap();
+        halves.image_graph = model::Graph::Bytes(image.into());
+        halves.manifest.image.pixels = Pixels::Bytes;
+        halves.text_graph = model::Graph::Bytes(half(&whole.text_graph).into());
+
+        let image = &whole.manifest.image;
+        let side = image.size as usize;
+        let bytes = Array4::from_shape_fn((2, side, side, 3), |(row, y, x, channel)| {
+            (40 * ((row + 1) * (x / 24 + 2 * (y / 30)) + channel)) as u8
+        });
+        let floats = Array4::from_shape_fn((2, 3, side, side), |(row, channel, y, x)| {
+            let share = f32::from(bytes[[row, y, x, channel]]) / 255.0;
+            (share - image.mean[channel]) / image.std[channel]
+        });
+        let mut pictures = [&whole, &halves].map(|it| ImageGraph::open("any", it, 1).unwrap());
+        assert_eq!(pictures.each_ref().map(ImageGraph::pixels), [Pixels::Floats, Pixels::Bytes]);
+        let pictures =
+            [pictures[0].run(floats.view()).unwrap(), pictures[1].run(bytes.view()).unwrap()];
+        let tokens = Array2::from_shape_fn((2, 6), |(row, at)| (5 + 40 * row + 7 * at) as i64);
+        let sentences = [&whole, &halves].map(|it| -> Vec<Answer> {
+            let rows = TextGraph::open("any", it).unwrap().run(&tokens, &[6, 6]).unwrap();
+            rows.iter().map(|it| it.as_slice().to_vec()).collect()
+        });
+        for [whole, half] in [pictures, sentences] {
+            assert_eq!((whole.len(), half.len()), (2, 2));
+            for (whole, half) in whole.iter().zip(&half) {
+                let cosine: f32 = whole.iter().zip(half).map(|(a, b)| a * b).sum();
+                assert!(0.98 < cosine && cosine < 1.01, "{cosine}");
+            }
+        }
     }
 }

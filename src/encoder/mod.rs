@@ -24,6 +24,7 @@ pub use device::{want as use_device, wanted as device_wanted};
 pub use registry::{DEFAULT, drop_model, find, list, load};
 pub use runtime::{environment, state as runtime_state, use_library};
 
+use self::device::Device;
 use self::graphs::{ImageGraph, TextGraph};
 use self::lanes::Lanes;
 use self::pixels::{Memory, Pixel};
@@ -64,6 +65,8 @@ pub struct Encoder {
 #[derive(Default)]
 struct Elsewhere {
     is_used: AtomicBool,
+    /// What the image path takes there, which may be another thing than on the CPU.
+    takes_bytes: AtomicBool,
     /// Held while a batch's pictures are handed out to the threads that decode: one batch after the other is
     /// ready, rather than all at last.
     decoding: Mutex<()>,
@@ -155,11 +158,23 @@ impl Encoder {
         given_up: &AtomicBool,
         pictures: &[&[u8]],
     ) -> Vec<Result<Embedding>> {
-        let encoded = |batch| match self.model.manifest.image.pixels {
+        let encoded = |batch| match self.pixels() {
             Pixels::Floats => self.picture_batch::<f32>(batch, given_up),
             Pixels::Bytes => self.picture_batch::<u8>(batch, given_up),
         };
         pictures.chunks(self.batch()).flat_map(encoded).collect()
+    }
+
+    /// What the image path takes, where it runs.
+    fn pixels(&self) -> Pixels {
+        if device::candidates() != [Device::Cpu] && self.images().is_ok() {
+            // Errors come again where there is a picture to say them of.
+            return match self.elsewhere.takes_bytes.load(Ordering::Relaxed) {
+                true => Pixels::Bytes,
+                false => Pixels::Floats,
+            };
+        }
+        self.model.manifest.image.pixels
     }
 
     /// Encodes sentences, in order.
@@ -345,6 +360,8 @@ impl Encoder {
     fn images(&self) -> Result<&Mutex<ImageGraph>> {
         self.opened(&self.images, || {
             let graph = ImageGraph::open(&self.name, &self.model, cores())?;
+            let takes_bytes = graph.pixels() == Pixels::Bytes;
+            self.elsewhere.takes_bytes.store(takes_bytes, Ordering::Relaxed);
             self.elsewhere.is_used.fetch_or(graph.place().is_elsewhere(), Ordering::Relaxed);
             Ok(graph)
         })

@@ -1,6 +1,6 @@
 //! One graph of a model, opened in ONNX Runtime and run there.
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::ops::Range;
 
 use ndarray::{Array, ArrayView2, Dimension};
@@ -13,7 +13,9 @@ use super::device::{self, Device};
 use super::outlets::{OUTPUTS, element, other, shape};
 use super::runtime;
 use crate::error::{Error, Result};
+use crate::image::Preprocess;
 use crate::model;
+use crate::model::half::{halved_if_quantized, taking_bytes};
 
 /// Microseconds for which a thread without work waits before it sleeps. To be woken takes some seven.
 const LOOK_OUT_US: &str = "50";
@@ -24,6 +26,7 @@ pub(super) type Answer = Vec<f32>;
 pub(super) struct Opened {
     pub(super) session: Session,
     pub(super) model: String,
+    file: &'static str,
     pub(super) input: String,
     pub(super) output: String,
     /// Rows in one call: one where the graph takes no more, fewer once the device had no memory.
@@ -42,6 +45,9 @@ pub struct Place {
     pub nodes: Option<Assigned>,
     /// Rows that the device had no memory for, at some time.
     pub too_many: Option<usize>,
+    /// Whether it is computed in float16 because it is quantized, for which the device is not made. An image path takes
+    /// bytes then.
+    pub halved: bool,
     /// Where pixels lie for the device, and why not in memory of its own choice; none on the CPU.
     pub memory: Option<String>,
 }
@@ -51,7 +57,7 @@ impl Opened {
     pub(super) fn new(
         (session, place): (Session, Place),
         model: &str,
-        graph: &model::Graph,
+        (graph, file): (&model::Graph, &'static str),
         (input, single): (String, bool),
     ) -> Result<Opened> {
         let outputs = session.outputs();
@@ -64,7 +70,7 @@ impl Opened {
         };
         let output = output.name().to_owned();
         let most_rows = if single { 1 } else { usize::MAX };
-        Ok(Opened { session, model: model.to_owned(), input, output, most_rows, place })
+        Ok(Opened { session, model: model.to_owned(), file, input, output, most_rows, place })
     }
 
     pub(super) fn by_rows(
@@ -80,21 +86,27 @@ impl Opened {
         outcome
     }
 
-    /// Refuses a graph that none of its device's kernels ran, after its first call.
-    pub(super) fn look_who_ran(&mut self, file: &str) -> Result<()> {
-        let refused = |reason: String| Error::Inference { model: self.model.clone(), reason };
-        let nodes = assigned::assigned(&mut self.session).map_err(refused)?;
-        let device = self.place.device;
-        if !nodes.contains_key(device.provider()) {
-            let ran: Vec<&str> = nodes.keys().map(String::as_str).collect();
-            return Err(refused(format!(
-                "{file} was to run on '{}' and ran on {} alone (choose another device, or export the model for this one)",
-                device.name(),
-                ran.join(", ")
-            )));
+    /// Refuses a graph that none of its device's kernels ran, as its first call says.
+    pub(super) fn look_who_ran(&mut self) -> Result<()> {
+        let (device, model) = (self.place.device, &self.model);
+        if device == Device::Cpu {
+            return Ok(());
         }
-        self.place.nodes = Some(nodes);
-        Ok(())
+        let refused = |reason: String| Error::Inference { model: model.clone(), reason };
+        let nodes = match &mut self.place.nodes {
+            Some(nodes) => nodes,
+            none => none.insert(assigned::assigned(&mut self.session).map_err(refused)?),
+        };
+        if nodes.contains_key(device.provider()) {
+            return Ok(());
+        }
+        let ran: Vec<&str> = nodes.keys().map(String::as_str).collect();
+        Err(refused(format!(
+            "{} was to run on '{}' and ran on {} alone (choose another device, or export the model for this one)",
+            self.file,
+            device.name(),
+            ran.join(", ")
+        )))
     }
 
     pub(super) fn refused(&self, err: ort::Error) -> Error {
@@ -127,10 +139,13 @@ impl Opened {
         let model = self.model.clone();
         let refused = |reason: String| Error::Inference { model: model.clone(), reason };
         let outputs = self.session.run(inputs).map_err(|err| refused(err.to_string()))?;
-        answers(&outputs, &self.output).map_err(refused)
+        let answers = answers(&outputs, &self.output).map_err(refused)?;
+        drop(outputs);
+        self.look_who_ran()?;
+        Ok(answers)
     }
 
-    pub(super) fn lost(&self, reason: &dyn std::fmt::Display) -> Error {
+    pub(super) fn lost(&self, reason: &dyn Display) -> Error {
         Error::Inference { model: self.model.clone(), reason: reason.to_string() }
     }
 }
@@ -190,23 +205,25 @@ pub(super) fn is_out_of_memory(err: &Error) -> bool {
         .any(|it| said.contains(it))
 }
 
+/// Opens a graph on the first device that takes it; an image path with what it expects.
 pub(super) fn open(
     model: &str,
-    graph: &model::Graph,
-    file: &str,
+    (graph, file): (&model::Graph, &str),
+    image: Option<&Preprocess>,
     threads: usize,
 ) -> Result<(Session, Place)> {
     runtime::environment()?;
     let mut passed_over = Vec::new();
     let devices = device::candidates();
     for device in &devices {
-        match open_on(*device, model, graph, file, threads) {
-            Ok(session) => {
+        match open_on(*device, model, (graph, file), image, threads) {
+            Ok((session, halved)) => {
                 let place = Place {
                     device: *device,
                     passed_over,
                     nodes: None,
                     too_many: None,
+                    halved,
                     memory: None,
                 };
                 return Ok((session, place));
@@ -221,10 +238,10 @@ pub(super) fn open(
 fn open_on(
     device: Device,
     model: &str,
-    graph: &model::Graph,
-    file: &str,
+    (graph, file): (&model::Graph, &str),
+    image: Option<&Preprocess>,
     threads: usize,
-) -> Result<Session> {
+) -> Result<(Session, bool)> {
     let environment = runtime::environment()?;
     let builder = || -> ort::Result<SessionBuilder> {
         Ok(Session::builder(environment)?
@@ -244,22 +261,35 @@ fn open_on(
                 .with_profiling(assigned::record())?),
         }
     };
-    let session = |mut builder: SessionBuilder| -> ort::Result<Session> {
-        match graph {
-            model::Graph::Bytes(bytes) => builder.commit_from_memory(bytes),
-            model::Graph::File(path) => builder.commit_from_file(path),
-        }
-    };
-    let refused = |err: ort::Error| {
+    let refused = |reason: &dyn Display| {
         let file = match graph {
             model::Graph::Bytes(_) => file.to_owned(),
             model::Graph::File(path) => path.display().to_string(),
         };
-        Error::Inference { model: model.to_owned(), reason: format!("{file} is refused: {err}") }
+        Error::Inference { model: model.to_owned(), reason: format!("{file} is refused: {reason}") }
     };
-    let builder = builder().map_err(refused)?;
+    let half = match graph {
+        model::Graph::Bytes(bytes) if device.is_for_halves() => {
+            halved_if_quantized(bytes).map_err(|reason| refused(&reason))?
+        }
+        _ => None,
+    };
+    let half = match (half, image) {
+        (Some(half), Some(image)) => {
+            Some(taking_bytes(&half, image).map_err(|reason| refused(&reason))?)
+        }
+        (half, _) => half,
+    };
+    let session = |mut builder: SessionBuilder| -> ort::Result<Session> {
+        match (&half, graph) {
+            (Some(bytes), _) => builder.commit_from_memory(bytes),
+            (None, model::Graph::Bytes(bytes)) => builder.commit_from_memory(bytes),
+            (None, model::Graph::File(path)) => builder.commit_from_file(path),
+        }
+    };
+    let builder = builder().map_err(|err| refused(&err))?;
     let builder = elsewhere(builder).map_err(|err| device.missing(&err.to_string()))?;
-    session(builder).map_err(refused)
+    Ok((session(builder).map_err(|err| refused(&err))?, half.is_some()))
 }
 
 #[cfg(test)]

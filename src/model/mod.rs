@@ -1,6 +1,8 @@
 //! A model folder: two ONNX graphs, a tokenizer and the manifest that binds them.
 
 mod hub;
+pub mod protobuf;
+pub mod half;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

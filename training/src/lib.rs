@@ -22,7 +22,6 @@ pub mod fit;
 pub mod encode;
 pub mod eval;
 pub mod onnx;
-mod protobuf;
 pub mod export;
 pub mod querybank;
 pub mod served;

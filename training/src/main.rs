@@ -197,7 +197,7 @@ enum Verb {
     /// measures it.
     #[command(after_long_help = HALF)]
     Half {
-        /// The folder to read, of `train export` or `train join`.
+        /// The folder to read, of `train export`, `join` or `quantize`.
         #[arg(long)]
         model: PathBuf,
         /// The folder to write.

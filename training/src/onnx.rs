@@ -4,9 +4,8 @@ use half::f16;
 use prost::Message;
 
 use crate::net::{self, Conv, Layer, Pooling, Querybank};
-use crate::protobuf::{
-    ATTRIBUTE_INTS, Attribute, Dimension, FLOAT, FLOAT16, Graph, INT64, Model, Node, OperatorSet,
-    Shape, TensorData, TensorType, Type, ValueInfo,
+use dualpath::model::protobuf::{
+    ANY, Attribute, FLOAT, FLOAT16, Graph, INT64, Model, Node, OperatorSet, TensorData, ValueInfo,
 };
 
 /// The newest operator set in which `ReduceMax` still takes its axes as an attribute.
@@ -21,9 +20,6 @@ pub enum Precision {
     /// Two bytes a number, cast when the graph is loaded.
     Half,
 }
-
-/// A dimension that is free beside the batch.
-const ANY: i64 = -1;
 
 /// What a graph takes: its name and one row's shape.
 pub enum Input<'a> {
@@ -59,8 +55,8 @@ pub fn write(
     writer.node("Identity", &[&last], "embedding", vec![]);
     let mut graph = writer.graph;
     graph.name = "dualpath".to_owned();
-    graph.input = vec![value(name, element, &row)];
-    graph.output = vec![value("embedding", FLOAT, &[dimension])];
+    graph.input = vec![ValueInfo::rows(name, element, &row)];
+    graph.output = vec![ValueInfo::rows("embedding", FLOAT, &[dimension])];
     let model = Model {
         ir_version: IR_VERSION,
         producer_name: "dualpath train".to_owned(),
@@ -132,9 +128,9 @@ impl Writer<'_> {
             Layer::Block { layers, .. } => self.layers(layers, x),
             Layer::MaxPool { kernel, stride, pad, ceil } => {
                 let attributes = vec![
-                    ints("kernel_shape", &[*kernel; 2]),
-                    ints("strides", &[*stride; 2]),
-                    ints("pads", &[*pad; 4]),
+                    Attribute::ints("kernel_shape", &[*kernel; 2]),
+                    Attribute::ints("strides", &[*stride; 2]),
+                    Attribute::ints("pads", &[*pad; 4]),
                     Attribute::int("ceil_mode", i64::from(*ceil)),
                 ];
                 self.node("MaxPool", &[&x], "", attributes)
@@ -172,7 +168,8 @@ impl Writer<'_> {
                 }
                 let table = self.weight(&format!("{name}.weight"), &[*words, *width], &table);
                 let rows = self.node("Gather", &[&table, &x], "", vec![]);
-                let turned = self.node("Transpose", &[&rows], "", vec![ints("perm", &[0, 2, 1])]);
+                let turned =
+                    self.node("Transpose", &[&rows], "", vec![Attribute::ints("perm", &[0, 2, 1])]);
                 let axis = self.integers("axis_2", &[2]);
                 self.words = Some(x);
                 self.node("Unsqueeze", &[&turned, &axis], "", vec![])
@@ -184,7 +181,7 @@ impl Writer<'_> {
                     "ReduceL2",
                     &[&x],
                     "",
-                    vec![ints("axes", &[1]), Attribute::int("keepdims", 1)],
+                    vec![Attribute::ints("axes", &[1]), Attribute::int("keepdims", 1)],
                 );
                 let least = self.constant("least_norm", &[], &[1e-12]);
                 let norm = self.node("Max", &[&norm, &least], "", vec![]);
@@ -201,9 +198,9 @@ impl Writer<'_> {
         let weight = self.weight(&format!("{}.weight", conv.name), &conv.shape(), &weight);
         let bias = self.constant(&format!("{}.bias", conv.name), &[conv.output], &bias);
         let attributes = vec![
-            ints("kernel_shape", &conv.kernel),
-            ints("strides", &conv.stride),
-            ints("pads", &conv.pads),
+            Attribute::ints("kernel_shape", &conv.kernel),
+            Attribute::ints("strides", &conv.stride),
+            Attribute::ints("pads", &conv.pads),
             Attribute::int("group", conv.groups),
         ];
         self.node("Conv", &[x, &weight, &bias], "", attributes)
@@ -253,7 +250,7 @@ impl Writer<'_> {
             let pads = self.integers(&format!("right_by_{shift}"), &[0, shift, 0, 0]);
             placements.push(self.node("Pad", &[&words, &pads], "", vec![]));
             let fallen = self.node("Slice", &[&is_word, &kept, &end, &axis], "", vec![]);
-            let attributes = vec![ints("axes", &[1]), Attribute::int("keepdims", 1)];
+            let attributes = vec![Attribute::ints("axes", &[1]), Attribute::int("keepdims", 1)];
             lost.push(self.node("ReduceMax", &[&fallen], "", attributes));
         }
         // (batch, shifts * length), read as (batch * shifts, length).
@@ -284,7 +281,7 @@ impl Writer<'_> {
         let bias = self.constant(&format!("{name}.bias"), &[*prototypes], &bias);
         let cosines =
             self.node("Gemm", &[x, &weight, &bias], "", vec![Attribute::int("transB", 1)]);
-        let attributes = vec![ints("axes", &[1]), Attribute::int("keepdims", 1)];
+        let attributes = vec![Attribute::ints("axes", &[1]), Attribute::int("keepdims", 1)];
         let near = self.node("ReduceLogSumExp", &[&cosines], "", attributes);
         let blunt = self.constant("querybank.blunt", &[], &[1.0 / sharp]);
         let near = self.node("Mul", &[&near, &blunt], "", vec![]);
@@ -344,9 +341,9 @@ impl Writer<'_> {
         let mut words = self.node("Unsqueeze", &[&flat, &axes], "", vec![]);
         for _ in 0..halvings {
             let attributes = vec![
-                ints("kernel_shape", &[1, 2]),
-                ints("strides", &[1, 2]),
-                ints("pads", &[0, 1, 0, 0]),
+                Attribute::ints("kernel_shape", &[1, 2]),
+                Attribute::ints("strides", &[1, 2]),
+                Attribute::ints("pads", &[0, 1, 0, 0]),
             ];
             words = self.node("MaxPool", &[&words], "", attributes);
         }
@@ -363,7 +360,7 @@ impl Writer<'_> {
             "ReduceMax",
             &[&masked],
             "",
-            vec![ints("axes", &[2, 3]), Attribute::int("keepdims", 0)],
+            vec![Attribute::ints("axes", &[2, 3]), Attribute::int("keepdims", 0)],
         )
     }
 
@@ -455,26 +452,4 @@ fn folded(
         }
     }
     (weight, bias)
-}
-
-/// An attribute of several numbers.
-pub fn ints(name: &str, values: &[i64]) -> Attribute {
-    Attribute {
-        name: name.to_owned(),
-        ints: values.to_vec(),
-        r#type: ATTRIBUTE_INTS,
-        ..Attribute::default()
-    }
-}
-
-/// What goes in or out: rows of this shape, any number of them.
-pub fn value(name: &str, elem_type: i32, row: &[i64]) -> ValueInfo {
-    let batch = Dimension { dim_param: Some("batch".to_owned()), dim_value: None };
-    let fixed = row.iter().map(|it| match *it {
-        ANY => Dimension { dim_value: None, dim_param: Some("slots".to_owned()) },
-        it => Dimension { dim_value: Some(it), dim_param: None },
-    });
-    let shape = Shape { dim: std::iter::once(batch).chain(fixed).collect() };
-    let tensor_type = TensorType { elem_type, shape: Some(shape) };
-    ValueInfo { name: name.to_owned(), r#type: Some(Type { tensor_type: Some(tensor_type) }) }
 }

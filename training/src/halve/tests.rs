@@ -3,20 +3,19 @@
 
 use dualpath::encoder;
 use dualpath::image::{Pixels, Preprocess, Resize};
+use dualpath::model::half::{halved, taking_bytes};
+use dualpath::model::protobuf::{FLOAT, FLOAT16, Graph, Model, Node};
 use dualpath::model::{MANIFEST, Manifest, Model as Folder};
 use ndarray::{Array2, Array4};
 use ort::value::Tensor;
 use prost::Message;
 
-use super::bytes::taking_bytes;
-use super::graph::halved;
 use super::halve;
 use crate::folder;
 use crate::net::Pooling;
 use crate::net::image::{self, Backbone, Head, Stride};
 use crate::net::text::{self, Form};
 use crate::onnx::{Input, Precision};
-use crate::protobuf::{FLOAT, FLOAT16, Graph, Model, Node};
 use crate::testing::{WIDTH, embedded, written};
 
 fn assert_alike(exact: &[Vec<f32>], half: &[Vec<f32>]) {
@@ -97,19 +96,6 @@ fn a_halved_text_path_says_the_same() {
             assert_alike(&embedded(&graph, tensor()), &embedded(&half, tensor()));
         }
     }
-}
-
-#[test]
-fn quantized_graphs_are_refused() {
-    let mut model = Model::decode(&*written(
-        &text::path(Form::FlatMeanMax, 50, WIDTH, 0.0),
-        Input::Tokens(16),
-        Precision::Full,
-    ))
-    .unwrap();
-    model.graph.as_mut().unwrap().node[0].op_type = "DequantizeLinear".to_owned();
-    let refused = halved(&model.encode_to_vec()).unwrap_err().to_string();
-    assert!(refused.contains("the folder that it was quantized from"), "{refused}");
 }
 
 fn preprocess() -> Preprocess {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::{Context, Result, ensure};
 use prost::Message;
 
-use crate::protobuf::{Attribute, Graph, Model, Node, TensorData};
+use dualpath::model::protobuf::{Attribute, Graph, Model, Node, TensorData};
 
 /// What every graph of ours gives out.
 const EMBEDDING: &str = "embedding";

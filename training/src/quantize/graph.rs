@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::ranges::{Ranges, Seen};
 use super::storage::narrowed;
-use crate::protobuf::{
+use dualpath::model::protobuf::{
     Attribute, FLOAT, FLOAT16, Graph, INT8, INT32, INT64, Model, Node, TensorData, TensorType,
     Type, UINT8, ValueInfo,
 };

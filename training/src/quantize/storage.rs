@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use half::f16;
 
 use super::graph::MOST_WEIGHT;
-use crate::protobuf::{Attribute, FLOAT, FLOAT16, Graph, INT8, Node, TensorData};
+use dualpath::model::protobuf::{Attribute, FLOAT, FLOAT16, Graph, INT8, Node, TensorData};
 
 /// The graph with what it looks up in stored as int8.
 pub fn narrowed(mut graph: Graph) -> Graph {

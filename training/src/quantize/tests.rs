@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use dualpath::encoder;
+use dualpath::model::half::{halved, halved_if_quantized};
+use dualpath::model::protobuf::Model;
 use ndarray::{Array2, Array4};
 use ort::value::Tensor;
 use prost::Message;
@@ -12,7 +14,6 @@ use crate::net::Pooling;
 use crate::net::image::{self, Backbone, Head, Stride};
 use crate::net::text::{self, Form};
 use crate::onnx::{Input, Precision};
-use crate::protobuf::Model;
 use crate::testing::{embedded, written};
 
 fn assert_alike(exact: &[Vec<f32>], whole: &[Vec<f32>]) {
@@ -41,6 +42,8 @@ fn a_quantized_image_path_says_nearly_the_same() {
     // Of the three colours and one of zeros.
     assert_integer(&whole, Some(&[32, 4, 3, 3]));
     assert_alike(&embedded(&graph, tensor()), &embedded(&whole, tensor()));
+    assert_alike(&embedded(&graph, tensor()), &embedded(&undone(&whole), tensor()));
+    assert_eq!(halved_if_quantized(&graph).unwrap(), None);
     let again = quantized(&whole, |_| panic!("it is not watched")).unwrap_err();
     assert!(again.to_string().contains("quantized already"), "{again}");
 }
@@ -59,7 +62,18 @@ fn a_quantized_text_path_says_nearly_the_same() {
         let whole = quantized(&graph, |watched| ranges::of_input(watched, tensor())).unwrap();
         assert_integer(&whole, None);
         assert_alike(&embedded(&graph, tensor()), &embedded(&whole, tensor()));
+        assert_alike(&embedded(&graph, tensor()), &embedded(&undone(&whole), tensor()));
     }
+}
+
+/// As a GPU computes it: nothing is eight bits wide.
+fn undone(file: &[u8]) -> Vec<u8> {
+    let half = halved_if_quantized(file).unwrap().unwrap();
+    assert_eq!(half, halved(file).unwrap());
+    let graph = Model::decode(&*half).unwrap().graph.unwrap();
+    let wide = |it: &&str| it.contains("QuantizeLinear") || it.contains("DequantizeLinear");
+    assert_eq!(graph.node.iter().map(|it| it.op_type.as_str()).find(wide), None);
+    half
 }
 
 /// Every convolution and every matrix takes whole numbers; the first one's weights have these dimensions.

@@ -1,28 +1,15 @@
-//! An ONNX graph of ours, rewritten so that it is computed in float16, but for the lengths and what follows them.
+//! Float16 in place of float32, but for the lengths and what follows them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result, ensure};
 use half::f16;
-use prost::Message;
 
-use crate::protobuf::{Attribute, FLOAT, FLOAT16, Graph, Model, Node, TensorData};
+use super::Result;
+use crate::model::protobuf::{Attribute, FLOAT, FLOAT16, Graph, Node, TensorData};
 
 /// Sums of squares and powers soon leave float16's range: they stay float32, and all that follows them,
 /// which is of a row's length only.
 const WIDE: [&str; 2] = ["ReduceL2", "Pow"];
-
-/// The file's bytes.
-pub fn halved(file: &[u8]) -> Result<Vec<u8>> {
-    let mut model = Model::decode(file)?;
-    let graph = model.graph.take().context("the file holds no graph")?;
-    ensure!(
-        graph.node.iter().all(|it| it.op_type != "DequantizeLinear"),
-        "the graph is quantized (name the folder that it was quantized from)"
-    );
-    model.graph = Some(Writer::rewritten(graph)?);
-    Ok(model.encode_to_vec())
-}
 
 /// What a value of floats is called in each width, where it is there.
 #[derive(Clone, Default)]
@@ -31,6 +18,11 @@ struct Floats {
     full: Option<String>,
     /// It follows what is wide.
     is_late: bool,
+}
+
+/// The graph, computed in float16.
+pub fn in_float16(graph: Graph) -> Result<Graph> {
+    Writer::rewritten(graph)
 }
 
 #[derive(Default)]
@@ -112,7 +104,7 @@ impl Writer {
         if let Some(name) = there {
             return Ok(name);
         }
-        let other = other.with_context(|| format!("nothing gives {value}"))?;
+        let other = other.ok_or_else(|| format!("nothing gives {value}"))?;
         let name = format!("{other}.{}", if full { "float" } else { "half" });
         let known = |it: &&TensorData| it.name == other;
         match self.graph.initializer.iter().find(known).filter(|_| !full) {
@@ -155,7 +147,9 @@ fn narrow(constant: &TensorData, name: &str) -> Result<TensorData> {
     let mut raw_data = Vec::with_capacity(constant.raw_data.len() / 2);
     for number in numbers {
         let half = f16::from_f32(number);
-        ensure!(half.is_finite(), "{number} of {} does not fit half precision", constant.name);
+        if !half.is_finite() {
+            return Err(format!("{number} of {} does not fit half precision", constant.name));
+        }
         raw_data.extend(half.to_le_bytes());
     }
     let (name, dims) = (name.to_owned(), constant.dims.clone());

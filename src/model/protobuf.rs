@@ -1,4 +1,5 @@
-//! The messages of `onnx.proto` that an encoder needs, with their field numbers.
+//! The messages of `onnx.proto` that an encoder needs, with their field numbers and under its names.
+#![allow(missing_docs)]
 
 use prost::Message;
 
@@ -69,6 +70,8 @@ impl Node {
 pub struct Attribute {
     #[prost(string, tag = "1")]
     pub name: String,
+    #[prost(float, optional, tag = "2")]
+    pub f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
@@ -82,9 +85,20 @@ impl Attribute {
         let (name, i) = (name.to_owned(), Some(value));
         Attribute { name, i, r#type: ATTRIBUTE_INT, ..Attribute::default() }
     }
+
+    pub fn ints(name: &str, values: &[i64]) -> Attribute {
+        let (name, ints) = (name.to_owned(), values.to_vec());
+        Attribute { name, ints, r#type: ATTRIBUTE_INTS, ..Attribute::default() }
+    }
+
+    pub fn float(name: &str, value: f32) -> Attribute {
+        let (name, f) = (name.to_owned(), Some(value));
+        Attribute { name, f, r#type: ATTRIBUTE_FLOAT, ..Attribute::default() }
+    }
 }
 
 /// `Attribute::type`
+pub const ATTRIBUTE_FLOAT: i32 = 1;
 pub const ATTRIBUTE_INT: i32 = 2;
 pub const ATTRIBUTE_INTS: i32 = 7;
 
@@ -115,6 +129,23 @@ pub struct ValueInfo {
     pub name: String,
     #[prost(message, optional, tag = "2")]
     pub r#type: Option<Type>,
+}
+
+/// A dimension that is free beside the batch.
+pub const ANY: i64 = -1;
+
+impl ValueInfo {
+    /// What goes in or out: rows of this shape, any number of them.
+    pub fn rows(name: &str, elem_type: i32, row: &[i64]) -> ValueInfo {
+        let batch = Dimension { dim_param: Some("batch".to_owned()), dim_value: None };
+        let fixed = row.iter().map(|it| match *it {
+            ANY => Dimension { dim_value: None, dim_param: Some("slots".to_owned()) },
+            it => Dimension { dim_value: Some(it), dim_param: None },
+        });
+        let shape = Shape { dim: std::iter::once(batch).chain(fixed).collect() };
+        let tensor_type = TensorType { elem_type, shape: Some(shape) };
+        ValueInfo { name: name.to_owned(), r#type: Some(Type { tensor_type: Some(tensor_type) }) }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
