@@ -1,6 +1,7 @@
 //! A graph of `train export`, rewritten for a GPU, which computes in float16 what CPUs compute in float32 or int8.
 
 mod dequantized;
+mod clip;
 mod writer;
 mod bytes;
 
@@ -8,6 +9,7 @@ use prost::Message;
 
 pub use self::bytes::taking_bytes;
 
+use self::clip::without_clips;
 use self::dequantized::{dequantized, is_quantized};
 use self::writer::in_float16;
 use crate::model::protobuf::{Graph, Model};
@@ -39,6 +41,6 @@ fn read(file: &[u8]) -> Result<(Model, Graph)> {
 }
 
 fn rewritten((mut model, graph): (Model, Graph)) -> Result<Vec<u8>> {
-    model.graph = Some(in_float16(dequantized(graph)?)?);
+    model.graph = Some(in_float16(without_clips(dequantized(graph)?))?);
     Ok(model.encode_to_vec())
 }

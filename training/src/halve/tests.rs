@@ -63,6 +63,9 @@ fn a_halved_image_path_says_the_same() {
         let half = halved(&graph).unwrap();
         assert_half(&half);
         let (before, after) = (read(&graph), read(&half));
+        let clips = |it: &Graph| it.node.iter().filter(|it| it.op_type == "Clip").count();
+        // Where it is pooled it stays.
+        assert_eq!((clips(&before), clips(&after)), (35, 1));
         assert_eq!((before.input, before.output), (after.input, after.output));
         let casts = |it: &&Node| it.op_type == "Cast" && it.input[0] == "pixels";
         assert_eq!(after.node.iter().filter(casts).count(), 1);
