@@ -352,7 +352,7 @@ def of_model(store, model, device, seconds, left, here):
         rounds = ", ".join(map(str, there[f"{kind}, by round"]))
         say(f"{model.name}, {kind} through INSERT: {whole:.0f}/s (COMMIT {there[f'{kind}, commit']:.2f} s of it; by round {rounds})")
         best = max(bare.get(path, {}).values(), default=0)
-        if best and there["report"][path]["halved"]:
+        if best and there["report"][path]["precision"] == "float16":
             say(f"  computed in float16; the graph as it is written, {best:.0f}/s")
         elif best:
             of[f"share, {kind}"] = whole / best

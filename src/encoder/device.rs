@@ -106,12 +106,6 @@ impl Device {
         Some(provider.error_on_failure())
     }
 
-    /// Whether quantized graphs are computed in float16 there: CUDA's provider has no kernels for whole numbers, and
-    /// would turn each value into them and back.
-    pub fn is_for_halves(self) -> bool {
-        self == Device::Cuda
-    }
-
     /// Why the device cannot be used: what is missing, and where it was looked for.
     pub fn missing(self, reason: &str) -> Error {
         Error::Device {

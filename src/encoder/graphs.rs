@@ -11,6 +11,7 @@ use super::outlets::{
     strict, takes,
 };
 use super::pixels::Pixel;
+use super::precision::Precision;
 use super::session::{Answer, Opened, Place, answers, is_out_of_memory, miscounted, open};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
@@ -47,7 +48,10 @@ impl ImageGraph {
         let (file, image) = (IMAGE_GRAPH, &model.manifest.image);
         let size = i64::from(image.size);
         let (session, place) = open(name, (&model.image_graph, file), Some(image), threads)?;
-        let pixels = if place.halved { Pixels::Bytes } else { image.pixels };
+        let pixels = match place.precision {
+            Precision::Half => Pixels::Bytes,
+            _ => image.pixels,
+        };
         let (pixel, row) = match pixels {
             Pixels::Floats => (TensorElementType::Float32, [3, size, size]),
             Pixels::Bytes => (TensorElementType::Uint8, [size, size, 3]),

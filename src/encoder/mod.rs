@@ -6,6 +6,7 @@ mod device;
 mod assigned;
 mod recent;
 mod pixels;
+mod precision;
 mod outlets;
 mod session;
 mod graphs;

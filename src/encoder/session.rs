@@ -11,11 +11,11 @@ use ort::value::{Outlet, PrimitiveTensorElementType, Tensor, TensorElementType};
 use super::assigned::{self, Assigned};
 use super::device::{self, Device};
 use super::outlets::{OUTPUTS, element, other, shape};
+use super::precision::{self, Precision};
 use super::runtime;
 use crate::error::{Error, Result};
 use crate::image::Preprocess;
 use crate::model;
-use crate::model::half::{halved_if_quantized, taking_bytes};
 
 /// Microseconds for which a thread without work waits before it sleeps. To be woken takes some seven.
 const LOOK_OUT_US: &str = "50";
@@ -45,9 +45,8 @@ pub struct Place {
     pub nodes: Option<Assigned>,
     /// Rows that the device had no memory for, at some time.
     pub too_many: Option<usize>,
-    /// Whether it is computed in float16 because it is quantized, for which the device is not made. An image path takes
-    /// bytes then.
-    pub halved: bool,
+    /// What it is computed in.
+    pub precision: Precision,
     /// Where pixels lie for the device, and why not in memory of its own choice; none on the CPU.
     pub memory: Option<String>,
 }
@@ -217,13 +216,13 @@ pub(super) fn open(
     let devices = device::candidates();
     for device in &devices {
         match open_on(*device, model, (graph, file), image, threads) {
-            Ok((session, halved)) => {
+            Ok((session, precision)) => {
                 let place = Place {
                     device: *device,
                     passed_over,
                     nodes: None,
                     too_many: None,
-                    halved,
+                    precision,
                     memory: None,
                 };
                 return Ok((session, place));
@@ -241,7 +240,7 @@ fn open_on(
     (graph, file): (&model::Graph, &str),
     image: Option<&Preprocess>,
     threads: usize,
-) -> Result<(Session, bool)> {
+) -> Result<(Session, Precision)> {
     let environment = runtime::environment()?;
     let builder = || -> ort::Result<SessionBuilder> {
         Ok(Session::builder(environment)?
@@ -261,35 +260,24 @@ fn open_on(
                 .with_profiling(assigned::record())?),
         }
     };
-    let refused = |reason: &dyn Display| {
+    let refused = |err: ort::Error| {
         let file = match graph {
             model::Graph::Bytes(_) => file.to_owned(),
             model::Graph::File(path) => path.display().to_string(),
         };
-        Error::Inference { model: model.to_owned(), reason: format!("{file} is refused: {reason}") }
+        Error::Inference { model: model.to_owned(), reason: format!("{file} is refused: {err}") }
     };
-    let half = match graph {
-        model::Graph::Bytes(bytes) if device.is_for_halves() => {
-            halved_if_quantized(bytes).map_err(|reason| refused(&reason))?
-        }
-        _ => None,
-    };
-    let half = match (half, image) {
-        (Some(half), Some(image)) => {
-            Some(taking_bytes(&half, image).map_err(|reason| refused(&reason))?)
-        }
-        (half, _) => half,
-    };
+    let (file_given, precision) = precision::given(device, graph, image);
     let session = |mut builder: SessionBuilder| -> ort::Result<Session> {
-        match (&half, graph) {
+        match (&file_given, graph) {
             (Some(bytes), _) => builder.commit_from_memory(bytes),
             (None, model::Graph::Bytes(bytes)) => builder.commit_from_memory(bytes),
             (None, model::Graph::File(path)) => builder.commit_from_file(path),
         }
     };
-    let builder = builder().map_err(|err| refused(&err))?;
+    let builder = builder().map_err(refused)?;
     let builder = elsewhere(builder).map_err(|err| device.missing(&err.to_string()))?;
-    Ok((session(builder).map_err(|err| refused(&err))?, half.is_some()))
+    Ok((session(builder).map_err(refused)?, precision))
 }
 
 #[cfg(test)]

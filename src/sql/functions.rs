@@ -194,7 +194,7 @@ fn place(it: &encoder::Place) -> serde_json::Value {
         "nodes": it.nodes,
         "passed_over": it.passed_over,
         "too_many_rows": it.too_many,
-        "halved": it.halved,
+        "precision": it.precision.to_string(),
         "memory": it.memory,
     })
 }
