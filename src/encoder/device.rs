@@ -80,6 +80,10 @@ impl Device {
     }
 
     fn is_built_in(self) -> bool {
+        // Who asks before the library is open ends the process.
+        if runtime::environment().is_err() {
+            return false;
+        }
         let known = match self {
             Device::Cpu => Ok(true),
             Device::Cuda => ep::CUDA::is_available(),
