@@ -19,6 +19,10 @@ pub const BATCH: usize = 256;
 /// the time, with five no less than with four.
 pub const UNDER_WAY: usize = 4;
 
+/// Pictures of a transaction that is one of many: 0.3 s of a fast device, which has no work while the last four batches are
+/// waited for.
+pub const IN_A_TRANSACTION: usize = 16 * BATCH;
+
 /// Threads that decode on so many cores: of many, some are for those that tell the device what to do and store
 /// what it said.
 pub fn threads(cores: usize) -> usize {

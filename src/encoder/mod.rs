@@ -136,6 +136,11 @@ impl Encoder {
         if self.is_elsewhere() { elsewhere::UNDER_WAY } else { 1 }
     }
 
+    /// Rows that are encoded in one of many transactions, after each of which a device has nothing to do for a while.
+    pub fn in_a_transaction(&self) -> usize {
+        if self.is_elsewhere() { elsewhere::IN_A_TRANSACTION } else { 2 * BATCH }
+    }
+
     fn is_elsewhere(&self) -> bool {
         self.elsewhere.is_used.load(Ordering::Relaxed)
     }
@@ -471,6 +476,7 @@ mod tests {
         };
         let (cpu, device) = (encoder(false), encoder(true));
         assert_eq!((device.batch(), device.under_way()), (elsewhere::BATCH, elsewhere::UNDER_WAY));
+        assert_eq!((device.in_a_transaction(), cpu.in_a_transaction()), (4_096, 64));
         let alike = |one: &[f32], other: &[f32]| {
             let cosine: f32 = one.iter().zip(other).map(|(a, b)| a * b).sum();
             assert!(0.9999 < cosine, "{cosine}");

@@ -4,14 +4,13 @@ use std::path::Path;
 
 use super::functions::{table_of, wrong_type};
 use super::table::{Walk, over, reports};
+use crate::encoder;
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::sqlite::{Context, Output, Value, quoted};
-use crate::store::{INTERRUPT, PictureColumn};
+use crate::store::{INTERRUPT, PictureColumn, Store};
 
-/// Pictures and sentences that are encoded in one transaction.
-const ENCODED_A_CALL: i64 = 64;
-/// Content rows that are looked at in one transaction; blobs are read whole, and other writers wait.
+/// Content rows that are looked at in one transaction, if no more are encoded; blobs are read whole, and other writers wait.
 const ROWS_A_CALL: i64 = 512;
 
 /// `dualpath_sync(table [, folder])`: `sync` in many small transactions, so that it can be stopped.
@@ -42,14 +41,14 @@ pub fn dualpath_sync(context: &Context, arguments: &[Value<'_>]) -> Result<Outpu
     let mut walk = Walk::begin(&store)?;
     let began = store.stopped()?;
     walk.folder = folder;
-    walk.most_rows = ROWS_A_CALL;
-    walk.most_encoded = ENCODED_A_CALL;
     walk.at = began;
     // What was stopped goes on there, and comes round to the same place.
     for until in [None, began] {
         walk.until = until;
         loop {
             let so_far = walk.progress.report();
+            walk.most_encoded = encoded_a_call(&store)?;
+            walk.most_rows = ROWS_A_CALL.max(walk.most_encoded);
             walk =
                 walk.through(&mut command).map_err(|err| stopped(err, so_far.rows, so_far.of))?;
             if walk.ended {
@@ -63,6 +62,13 @@ pub fn dualpath_sync(context: &Context, arguments: &[Value<'_>]) -> Result<Outpu
     }
     walk.progress.end(true);
     Ok(walk.progress.report().to_json().to_string().into())
+}
+
+/// Pictures and sentences that are encoded in one transaction, where that is known.
+fn encoded_a_call(store: &Store) -> Result<i64> {
+    let digest = store.made().model.as_ref().map(|it| it.1.as_str());
+    let encoder = encoder::list()?.into_iter().find(|it| Some(it.digest()) == digest);
+    Ok(encoder.map_or(ROWS_A_CALL, |it| it.in_a_transaction() as i64))
 }
 
 fn stopped(err: Error, rows: i64, of: i64) -> Error {
