@@ -39,6 +39,9 @@ folders inside. Hidden files and folders are not, and links are not followed. Ru
 changed: only what is new or has another size, time and content is encoded, what is gone is forgotten. Ctrl-C
 loses nothing; the next run goes on. A folder that cannot be read keeps its place in the index.
 
+A GPU pays from some thousand pictures on, as it takes some ten seconds to begin: --device cuda, with an ONNX
+Runtime made for it (ORT_DYLIB_PATH). Searches run on the processor, of such an index too.
+
 What cannot be read or is no picture is left out and listed with the reason; the next run tries it again
 once it has changed.
 
@@ -98,6 +101,9 @@ pub struct Index {
     /// Encode with the model in this folder instead of the built-in one.
     #[arg(long, value_name = "FOLDER")]
     pub model: Option<PathBuf>,
+    /// Encode on this device: cpu, cuda, coreml, directml, openvino, or auto, the first of the others that there is.
+    #[arg(long, value_name = "NAME", default_value = "cpu", hide_default_value = true)]
+    pub device: String,
     /// Forget everything first: after a change of the model.
     #[arg(long)]
     pub rebuild: bool,

@@ -49,6 +49,7 @@ struct LeftOut {
 /// Answers whether it came to its end.
 pub fn index(command: &command::Index) -> Result<bool> {
     let place = Place::of(&command.folder, command.db.as_deref())?;
+    place::encode_on(&command.device)?;
     let model = command.model.as_deref().map(place::load).transpose()?;
     let mut db = place.open()?;
     prepare(&mut db, &place, model.as_deref(), command.rebuild)?;

@@ -96,3 +96,9 @@ pub fn load(model: &Path) -> Result<String> {
     )?;
     Ok(name)
 }
+
+/// Sets the device that this process encodes on.
+pub fn encode_on(device: &str) -> Result<()> {
+    let db = Connection::open_in_memory()?;
+    Ok(db.query_row("SELECT dualpath_device(?1)", [device], |_| Ok(()))?)
+}

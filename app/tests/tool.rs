@@ -48,6 +48,27 @@ fn folder(pictures: u32) -> tempfile::TempDir {
 }
 
 #[test]
+fn the_device_is_chosen_and_never_another_in_silence() {
+    let folder = folder(40);
+    let at = folder.path();
+    let unknown = ended(run(&["index", "--device", "tpu"], at), 2).1;
+    assert!(unknown.contains("'tpu'") && unknown.contains("openvino"), "{unknown}");
+    let cuda = run(&["index", "--device", "cuda", "--json"], at);
+    if cuda.status.success() {
+        println!("skipped: this machine has cuda");
+    } else {
+        let missing = ended(cuda, 2).1;
+        assert!(missing.contains("the device 'cuda' cannot be used"), "{missing}");
+        assert!(missing.contains("an NVIDIA driver"), "{missing}");
+    }
+    // Nothing was lost or left out by that.
+    let auto = json(&["index", "--device", "auto", "--json"], at);
+    let done = |key: &str| auto[key].as_i64().unwrap_or(0);
+    assert_eq!((done("encoded") + done("same"), done("pictures")), (40, 40), "{auto}");
+    assert_eq!((&auto["left_out"], &auto["complete"]), (&serde_json::json!([]), &true.into()));
+}
+
+#[test]
 fn what_is_new_changed_and_gone_is_seen() {
     let folder = folder(5);
     let at = folder.path();
