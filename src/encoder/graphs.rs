@@ -87,6 +87,11 @@ impl ImageGraph {
         &self.graph.place
     }
 
+    /// Rows of one call: fewer once the device had no memory.
+    pub fn most_rows(&self) -> usize {
+        self.graph.most_rows
+    }
+
     /// What it takes.
     pub fn pixels(&self) -> Pixels {
         self.pixels

@@ -15,7 +15,7 @@ mod elsewhere;
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
@@ -68,6 +68,8 @@ struct Elsewhere {
     is_used: AtomicBool,
     /// What the image path takes there, which may be another thing than on the CPU.
     takes_bytes: AtomicBool,
+    /// Rows of one call, as far as is known.
+    most_rows: AtomicUsize,
     /// Held while a batch's pictures are handed out to the threads that decode: one batch after the other is
     /// ready, rather than all at last.
     decoding: Mutex<()>,
@@ -296,8 +298,13 @@ impl Encoder {
         });
         let outcomes = match faults {
             Ok(faults) => embedded(faults, || {
-                let sent = block.send();
-                held(images).run_block(&mut block, sent, count)
+                // One that is to be halved is copied by halves.
+                let fits = block.rows() <= self.elsewhere.most_rows.load(Ordering::Relaxed);
+                let sent = if fits { block.send() } else { Ok(()) };
+                let mut images = held(images);
+                let answers = images.run_block(&mut block, sent, count);
+                self.elsewhere.most_rows.store(images.most_rows(), Ordering::Relaxed);
+                answers
             }),
             Err(err) => embedded(none(), || Err(Error::Usage(err.to_string()))),
         };
@@ -368,6 +375,7 @@ impl Encoder {
             let graph = ImageGraph::open(&self.name, &self.model, cores())?;
             let takes_bytes = graph.pixels() == Pixels::Bytes;
             self.elsewhere.takes_bytes.store(takes_bytes, Ordering::Relaxed);
+            self.elsewhere.most_rows.store(graph.most_rows(), Ordering::Relaxed);
             self.elsewhere.is_used.fetch_or(graph.place().is_elsewhere(), Ordering::Relaxed);
             Ok(graph)
         })
