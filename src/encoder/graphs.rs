@@ -260,7 +260,8 @@ impl TextGraph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::half::{halved_if_quantized, taking_bytes};
+    use crate::encoder::device::Device;
+    use crate::encoder::precision::given;
 
     /// What is bound, whole or halved or plain, says what a plain call says.
     #[test]
@@ -311,15 +312,15 @@ mod tests {
     #[test]
     fn halves_say_about_what_whole_numbers_say() {
         let whole = Model::built_in().unwrap();
-        let half = |graph: &model::Graph| match graph {
-            model::Graph::Bytes(bytes) => halved_if_quantized(bytes).unwrap().unwrap(),
-            model::Graph::File(_) => panic!("it is in the library"),
+        let half = |graph, image| {
+            let (file, precision) = given(Device::Cuda, graph, image);
+            assert_eq!(precision, Precision::Half);
+            model::Graph::Bytes(file.unwrap().into())
         };
         let mut halves = Model::built_in().unwrap();
-        let image = taking_bytes(&half(&whole.image_graph), &whole.manifest.image).unwrap();
-        halves.image_graph = model::Graph::Bytes(image.into());
+        halves.image_graph = half(&whole.image_graph, Some(&whole.manifest.image));
         halves.manifest.image.pixels = Pixels::Bytes;
-        halves.text_graph = model::Graph::Bytes(half(&whole.text_graph).into());
+        halves.text_graph = half(&whole.text_graph, None);
 
         let image = &whole.manifest.image;
         let side = image.size as usize;

@@ -21,11 +21,20 @@ struct Floats {
 }
 
 /// The graph, computed in float16.
-pub fn in_float16(graph: Graph) -> Result<Graph> {
-    Writer::rewritten(graph)
+pub fn in_float16(mut graph: Graph) -> Result<Graph> {
+    let nodes = std::mem::take(&mut graph.node);
+    let mut writer = Writer { graph, floats: BTreeMap::new() };
+    writer.declare();
+    for node in nodes {
+        writer.node(node)?;
+    }
+    writer.widen_outputs();
+    let mut graph = writer.graph;
+    let used: BTreeSet<&String> = graph.node.iter().flat_map(|it| &it.input).collect();
+    graph.initializer.retain(|it| used.contains(&it.name));
+    Ok(graph)
 }
 
-#[derive(Default)]
 struct Writer {
     graph: Graph,
     /// By their name in the graph that is read; what is not here is no float.
@@ -33,20 +42,6 @@ struct Writer {
 }
 
 impl Writer {
-    fn rewritten(mut graph: Graph) -> Result<Graph> {
-        let nodes = std::mem::take(&mut graph.node);
-        let mut writer = Writer { graph, floats: BTreeMap::new() };
-        writer.declare();
-        for node in nodes {
-            writer.node(node)?;
-        }
-        writer.widen_outputs();
-        let mut graph = writer.graph;
-        let used: BTreeSet<&String> = graph.node.iter().flat_map(|it| &it.input).collect();
-        graph.initializer.retain(|it| used.contains(&it.name));
-        Ok(graph)
-    }
-
     /// Notes what is float from the start.
     fn declare(&mut self) {
         let inputs = self.graph.input.iter().filter_map(|it| {
