@@ -15,6 +15,7 @@ pub mod index;
 pub mod embedding;
 pub mod vector;
 pub mod sqlite;
+mod kernel;
 pub mod error;
 
 use std::ffi::{c_char, c_int};

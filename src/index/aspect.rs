@@ -2,9 +2,9 @@
 
 use super::code::{Asked, Coder};
 use super::effort::Learned;
-use super::kernel::{products, square};
 use super::measure::Measure;
 use super::metric::Metric;
+use crate::kernel::{products, square};
 
 /// The square of a centre's length from which on its numbers' products are exact enough to divide by.
 const LEAST_SQUARE: f32 = 1e-30;

@@ -1,9 +1,9 @@
 //! Groups of near vectors and their centres: Lloyd's k-means, on vectors laid end to end.
 
 use super::crew::Crew;
-use super::kernel::{ROWS, WIDTH, least, panel, panels, square};
 use super::rotation::Random;
 use crate::error::Result;
+use crate::kernel::{ROWS, WIDTH, least, panel, panels, square};
 
 /// Rows that are compared with centres at a time.
 const AT_ONCE: usize = 1024;

@@ -11,9 +11,9 @@
 //! ```
 
 use super::form::{Form, Storage};
-use super::kernel::{dot, summed};
 use super::metric::Metric;
 use super::plane::ROUNDING;
+use crate::kernel::{dot, summed};
 use crate::vector::Vector;
 
 /// What float32 sums of a chunk are off by at most, as a share of the sum of their absolute terms.

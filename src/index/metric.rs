@@ -1,8 +1,8 @@
 //! What "near" means.
 
-use super::kernel::summed;
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
+use crate::kernel::summed;
 use crate::vector::Vector;
 
 /// How two vectors are compared.

@@ -9,7 +9,6 @@
 pub mod plane;
 mod metric;
 mod form;
-mod kernel;
 mod measure;
 mod nearest;
 mod aspect;
@@ -26,7 +25,6 @@ pub use certain::{certain, certain_of_each};
 pub use crew::{Crew, MOST_THREADS, Started, bulk_threads, crewed, threads, use_threads};
 pub use effort::{Aim, Effort, LEVELS, Learned};
 pub use form::{Form, Storage};
-pub use kernel::name as simd;
 pub use measure::Measure;
 pub use metric::Metric;
 pub use nearest::{Found, Hit, Rows, Show, Source, Want, nearest};

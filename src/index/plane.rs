@@ -1,6 +1,6 @@
 //! The two planes of a vector, two little-endian bytes a number each; together lossless.
 
-use super::kernel::{Loops, widest};
+use crate::kernel::{Loops, widest};
 
 /// Bytes a number takes in one plane.
 pub const BYTES: usize = 2;

@@ -12,10 +12,10 @@ use std::sync::{Arc, LazyLock};
 use super::aspect::{Aspect, List, Lists};
 use super::code::{Asked, Coded, GROUP};
 use super::effort::Aim;
-use super::kernel::Scanned;
 use super::measure::{Measure, Near};
 use super::nearest::{Approximate, Found, Hit, Rows, Search, Show, Source, Want};
 use crate::error::Result;
+use crate::kernel::Scanned;
 
 /// Lists that are opened before anything is foreseen.
 const FIRST_LISTS: usize = 8;

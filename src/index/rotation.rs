@@ -3,7 +3,7 @@
 //! Rounds of random signs and Hadamard transforms (Ailon and Chazelle 2009). It depends on the number of
 //! dimensions alone, so a code once written never has to be written anew.
 
-use super::kernel::{Loops, widest};
+use crate::kernel::{Loops, widest};
 
 /// Enough that a single coordinate spreads like a normal distribution.
 const ROUNDS: usize = 4;

@@ -9,6 +9,7 @@ use crate::encoder::{self, Encoder};
 use crate::error::{Error, Result};
 use crate::image;
 use crate::index::{self, Metric};
+use crate::kernel;
 use crate::sqlite::{Context, Output, Value};
 use crate::store::Store;
 use crate::vector::{Vector, numbers_of_blob, numbers_of_json};
@@ -181,7 +182,7 @@ pub fn dualpath_debug(_: &Context, _: &[Value<'_>]) -> Result<Output> {
         "commit": option_env!("DUALPATH_COMMIT").unwrap_or("unknown"),
         "runtime": runtime,
         "device": encoder::device_wanted(),
-        "simd": index::simd(),
+        "simd": kernel::name(),
         "models": models,
     });
     Ok(report.to_string().into())

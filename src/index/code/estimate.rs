@@ -1,8 +1,8 @@
 //! What codes say of a query: scores, how far off they usually are, and how far at most.
 
 use super::super::aspect::Aspect;
-use super::super::kernel::{self, Line, MOST_TABLES, Scale, Scanned, TABLE, square, summed};
 use super::{Coded, Coder, GROUP, MOST_BITS, RESTS, SCALES, SHIFTS, STEPS};
+use crate::kernel::{self, Line, MOST_TABLES, Scale, Scanned, TABLE, square, summed};
 
 /// What rotating a unit vector in float32 adds at most, four rounds of at most seventeen steps.
 const TURNING: f32 = 1e-5;

@@ -27,9 +27,9 @@ use std::borrow::Cow;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::kernel::{Groups, LANES, Loops, NUMBERS, TABLE, widest};
 use super::metric::Metric;
 use super::rotation::Rotation;
+use crate::kernel::{Groups, LANES, Loops, NUMBERS, TABLE, widest};
 
 /// Rows that are coded together.
 pub const GROUP: usize = LANES;

@@ -3,10 +3,10 @@
 use super::super::aspect::{Aspect, List, Lists};
 use super::super::effort::Learned;
 use super::super::form::{Form, Storage};
-use super::super::kernel::Scanned;
 use super::super::measure::Measure;
 use super::super::rotation::Random;
 use super::*;
+use crate::kernel::Scanned;
 use crate::vector::Vector;
 
 fn unit(random: &mut Random, dimension: usize) -> Vec<f32> {
