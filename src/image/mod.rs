@@ -3,6 +3,7 @@
 //! Training and the extension both come through here: what trains is what serves.
 
 mod preprocess;
+mod resize;
 mod estimate;
 mod jpeg;
 #[cfg(feature = "heic")]
@@ -18,7 +19,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage, RgbaImage};
 
-pub use self::preprocess::{Filter, Pixels, Preprocess, Resize, resized};
+pub use self::preprocess::{Filter, Pixels, Preprocess, Resize};
+pub use self::resize::resized;
 
 use crate::error::{Error, Result};
 

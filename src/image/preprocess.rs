@@ -2,15 +2,16 @@
 
 use std::array;
 
-use fast_image_resize as fir;
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage};
-use ndarray::{ArrayView3, ArrayViewMut3, Axis, Zip};
+use ndarray::{ArrayView2, ArrayViewMut3, Axis};
 use serde::{Deserialize, Serialize};
 
 use super::Reduced;
 use super::estimate::{self, Span, Weights};
-use crate::error::{Error, Result};
+use super::resize::{self, Show};
+use crate::error::Result;
+use crate::kernel::{self, Loops};
 
 /// A side that is decoded has at least so many pixels for each one that is kept.
 const OVERSAMPLED: u32 = 2;
@@ -98,13 +99,13 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 impl Preprocess {
     /// Decodes a picture file, at a part of its size where that is as good, and writes it as
-    /// (3, size, size), normalised, into `pixels`.
+    /// (3, size, size), normalised, into `pixels`, each row of which lies in one piece.
     ///
     /// # Errors
     /// Those of [`super::decode`].
     pub fn read(&self, bytes: &[u8], pixels: ArrayViewMut3<f32>) -> Result<()> {
-        self.normalise(&self.square_of_file(bytes)?, pixels);
-        Ok(())
+        let mut normalised = Normalised::new(self, pixels);
+        self.each_line_of_file(bytes, &mut |y, line| normalised.write(y, line))
     }
 
     /// The same as RGB bytes, (size, size, 3).
@@ -112,62 +113,55 @@ impl Preprocess {
     /// # Errors
     /// Those of [`super::decode`].
     pub fn read_bytes(&self, bytes: &[u8], mut pixels: ArrayViewMut3<u8>) -> Result<()> {
-        pixels.assign(&self.pixels_of(&self.square_of_file(bytes)?));
-        Ok(())
+        let shape = (self.size as usize, 3);
+        self.each_line_of_file(bytes, &mut |y, line| {
+            let line = ArrayView2::from_shape(shape, line).expect("three bytes a pixel");
+            pixels.index_axis_mut(Axis(0), y).assign(&line);
+        })
     }
 
-    fn square_of_file(&self, bytes: &[u8]) -> Result<Vec<u8>> {
-        let least = OVERSAMPLED * self.shortest_edge.unwrap_or(self.size);
-        match super::decode_reduced(bytes, least)? {
-            Some(reduced) => Ok(self.square_of_part(reduced)),
-            None => self.square(&super::decode(bytes)?),
-        }
-    }
-
-    fn pixels_of<'a>(&self, square: &'a [u8]) -> ArrayView3<'a, u8> {
-        let size = self.size as usize;
-        ArrayView3::from_shape((size, size, 3), square).expect("three bytes a pixel")
-    }
-
-    /// Writes the picture as (3, size, size), normalised, into `pixels`.
+    /// Writes the picture as [`Preprocess::read`] does.
     pub fn write(&self, picture: &RgbImage, pixels: ArrayViewMut3<f32>) -> Result<()> {
-        self.normalise(&self.square(picture)?, pixels);
-        Ok(())
-    }
-
-    fn normalise(&self, square: &[u8], mut pixels: ArrayViewMut3<f32>) {
-        let square = self.pixels_of(square);
-        let channels = pixels.outer_iter_mut().zip(square.axis_iter(Axis(2)));
-        for (channel, (plane, bytes)) in channels.enumerate() {
-            let scale = 1.0 / (255.0 * self.std[channel]);
-            let shift = self.mean[channel] / self.std[channel];
-            let numbers: [f32; 256] = array::from_fn(|byte| byte as f32 * scale - shift);
-            Zip::from(plane).and(bytes).for_each(|out, byte| *out = numbers[usize::from(*byte)]);
-        }
+        let mut normalised = Normalised::new(self, pixels);
+        self.each_line(picture, &mut |y, line| normalised.write(y, line))
     }
 
     /// RGB bytes, (size, size, 3).
     pub fn square(&self, picture: &RgbImage) -> Result<Vec<u8>> {
+        let mut square = Vec::with_capacity(3 * (self.size * self.size) as usize);
+        self.each_line(picture, &mut |_, line| square.extend_from_slice(line))?;
+        Ok(square)
+    }
+
+    fn each_line_of_file(&self, bytes: &[u8], show: Show<'_>) -> Result<()> {
+        let least = OVERSAMPLED * self.shortest_edge.unwrap_or(self.size);
+        let Some(reduced) = super::decode_reduced(bytes, least)? else {
+            return self.each_line(&super::decode(bytes)?, show);
+        };
+        let square = self.square_of_part(reduced);
+        let lines = square.chunks_exact(3 * self.size as usize);
+        lines.enumerate().for_each(|(y, line)| show(y, line));
+        Ok(())
+    }
+
+    fn each_line(&self, picture: &RgbImage, show: Show<'_>) -> Result<()> {
         let (width, height) = picture.dimensions();
         let (size, side) = (self.size, width.min(height));
-        let square = (size, size);
-        match (self.resize, self.shortest_edge) {
-            (Resize::Squash, _) => resized(picture, (0, 0, width, height), square, self.filter),
-            (Resize::Crop, None) => {
-                let middle = ((width - side) / 2, (height - side) / 2, side, side);
-                resized(picture, middle, square, self.filter)
-            }
+        let (whole, square) = ((0, 0, width, height), (size, size));
+        let (part, target) = match (self.resize, self.shortest_edge) {
+            (Resize::Squash, _) => (whole, square),
+            (Resize::Crop, None) => (((width - side) / 2, (height - side) / 2, side, side), square),
             (Resize::Crop, Some(edge)) => {
-                let target = (edge_of(width, side, edge), edge_of(height, side, edge));
-                let bytes = resized(picture, (0, 0, width, height), target, self.filter)?;
-                let (left, top) = ((target.0 - size) / 2, (target.1 - size) / 2);
-                let row = |it: u32| {
-                    let start = 3 * ((top + it) as usize * target.0 as usize + left as usize);
-                    &bytes[start..start + 3 * size as usize]
-                };
-                Ok((0..size).flat_map(row).copied().collect())
+                (whole, (edge_of(width, side, edge), edge_of(height, side, edge)))
             }
-        }
+        };
+        let [left, top] = [target.0, target.1].map(|it| ((it - size) / 2) as usize);
+        let size = size as usize;
+        resize::each_line(picture, part, target, self.filter, &mut |y, line| {
+            if (top..top + size).contains(&y) {
+                show(y - top, &line[3 * left..][..3 * size]);
+            }
+        })
     }
 
     /// As [`Preprocess::square`] of the whole picture would be.
@@ -219,56 +213,52 @@ impl Preprocess {
     }
 }
 
+/// Where lines become normalised pixels.
+struct Normalised<'a> {
+    /// (3, size, size)
+    pixels: ArrayViewMut3<'a, f32>,
+    scales: [f32; 3],
+    shifts: [f32; 3],
+}
+
+impl<'a> Normalised<'a> {
+    fn new(preprocess: &Preprocess, pixels: ArrayViewMut3<'a, f32>) -> Normalised<'a> {
+        let Preprocess { mean, std, .. } = preprocess;
+        let scales = std.map(|it| 1.0 / (255.0 * it));
+        Normalised { pixels, scales, shifts: array::from_fn(|it| mean[it] / std[it]) }
+    }
+
+    fn write(&mut self, y: usize, line: &[u8]) {
+        for (channel, mut plane) in self.pixels.outer_iter_mut().enumerate() {
+            let (scale, shift) = (self.scales[channel], self.shifts[channel]);
+            let to = plane.row_mut(y).into_slice().expect("a row of pixels in one piece");
+            kernel::widest(Scaled { line, channel, scale, shift, to });
+        }
+    }
+}
+
+/// One channel of a line of RGB bytes, as numbers.
+struct Scaled<'a> {
+    line: &'a [u8],
+    channel: usize,
+    scale: f32,
+    shift: f32,
+    to: &'a mut [f32],
+}
+
+impl Loops for Scaled<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let pixels = self.line.as_chunks::<3>().0;
+        for (to, pixel) in self.to.iter_mut().zip(pixels) {
+            *to = f32::from(pixel[self.channel]) * self.scale - self.shift;
+        }
+    }
+}
+
 /// A side once the shorter one has `edge` pixels.
 fn edge_of(length: u32, shorter: u32, edge: u32) -> u32 {
     (u64::from(length) * u64::from(edge) / u64::from(shorter)) as u32
-}
-
-/// The part (left, top, width, height) of a picture as RGB bytes, (height, width, 3) of `target`, which
-/// is a width and a height.
-pub fn resized(
-    picture: &RgbImage,
-    crop: (u32, u32, u32, u32),
-    target: (u32, u32),
-    filter: Filter,
-) -> Result<Vec<u8>> {
-    let (left, top, width, height) = crop;
-    if crop == (0, 0, target.0, target.1) && picture.dimensions() == target {
-        return Ok(picture.as_raw().clone());
-    }
-    let source = fir::images::ImageRef::new(
-        picture.width(),
-        picture.height(),
-        picture.as_raw(),
-        fir::PixelType::U8x3,
-    )
-    .map_err(|err| Error::Picture { reason: err.to_string() })?;
-    let resized = match filter {
-        Filter::Bilinear => step(&source, crop, target, fir::FilterType::Bilinear)?,
-        // Where this filter overshoots, bytes are clipped between the passes: their order shows, and
-        // Pillow goes across first.
-        Filter::Bicubic => {
-            let (across, cubic) = ((target.0, height), fir::FilterType::CatmullRom);
-            let wide = step(&source, (left, top, width, height), across, cubic)?;
-            step(&wide, (0, 0, target.0, height), target, cubic)?
-        }
-    };
-    Ok(resized.into_vec())
-}
-
-fn step(
-    from: &impl fir::IntoImageView,
-    (left, top, width, height): (u32, u32, u32, u32),
-    target: (u32, u32),
-    filter: fir::FilterType,
-) -> Result<fir::images::Image<'static>> {
-    let mut to = fir::images::Image::new(target.0, target.1, fir::PixelType::U8x3);
-    let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(filter)).crop(
-        left.into(),
-        top.into(),
-        width.into(),
-        height.into(),
-    );
-    let outcome = fir::Resizer::new().resize(from, &mut to, &options);
-    outcome.map(|()| to).map_err(|err| Error::Picture { reason: err.to_string() })
 }

@@ -1,4 +1,4 @@
-//! The loops that searching spends its time in, by the widest instructions of the machine.
+//! The loops that searching and preprocessing spend their time in, by the widest instructions of the machine.
 //!
 //! Each has a plain twin that a property test compares it with.
 #![allow(unsafe_code)]
@@ -9,10 +9,12 @@ mod sums;
 mod products;
 mod panels;
 mod tables;
+mod lines;
 mod widest;
 
 use std::sync::LazyLock;
 
+pub use lines::{Across, Lines};
 pub use panels::{ROWS, WIDTH, panels};
 pub use products::summed;
 pub use scan::{Groups, Line, Scanned};
@@ -82,6 +84,22 @@ pub fn tables(query: &[f32], out: &mut Vec<u8>) -> Scale {
 /// The square of a vector's length.
 pub fn square(vector: &[f32]) -> f32 {
     products::dot(vector, vector)
+}
+
+/// Kernels for lines of pixels, where there are such for this machine.
+pub fn lines() -> Option<&'static Lines> {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        return Some(&Lines {
+            // SAFETY: the feature was just found.
+            across: |across, line, out| unsafe { lines::across_avx2(across, line, out) },
+            // SAFETY: the feature was just found.
+            down: |lines, weights, places, out| unsafe {
+                lines::down_avx2(lines, weights, places, out)
+            },
+        });
+    }
+    None
 }
 
 /// Which kernels run here: `avx512`, `avx2`, `neon` or `plain`.
