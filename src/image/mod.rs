@@ -30,6 +30,8 @@ pub const MOST_PIXELS_A_SIDE: u32 = 16_384;
 pub const MOST_PIXELS: u64 = 100_000_000;
 /// Most bytes that a decoded picture, and its decoder beside it, may take.
 pub const MOST_DECODER_BYTES: u64 = 512 * 1024 * 1024;
+/// Pixels of a JPEG up to which our own decoder is the faster one in full size: it holds all components at once.
+const MOST_WHOLE: u64 = 1 << 20;
 /// Most bytes of a file that `embed_file` reads.
 pub const MOST_FILE_BYTES: u64 = 512 * 1024 * 1024;
 
@@ -44,6 +46,9 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
         if let Some(other) = Other::of(bytes) {
             other.check(bytes)?;
             return (other.decode)(bytes);
+        }
+        if let Some(picture) = common_jpeg(bytes) {
+            return Ok(picture);
         }
         let mut decoder = open(bytes)?;
         // A damaged note about the camera does not make the pixels worse.
@@ -81,6 +86,22 @@ fn reduced_jpeg(bytes: &[u8], least: u32) -> Option<Reduced> {
     check_jpeg(&header, bytes).ok()?;
     let jpeg::Header { width, height, orientation, .. } = header;
     Some(Reduced { picture: header.decode(part)?, part, width, height, orientation })
+}
+
+/// A sound one of the common form; what is wrong with any other, the general decoder knows.
+fn common_jpeg(bytes: &[u8]) -> Option<RgbImage> {
+    let header = jpeg::Header::read(bytes)?;
+    let is_small = u64::from(header.width) * u64::from(header.height) <= MOST_WHOLE;
+    if !is_small || check_jpeg(&header, bytes).is_err() {
+        return None;
+    }
+    let picture = header.decode(1)?;
+    if header.orientation == Orientation::NoTransforms {
+        return Some(picture);
+    }
+    let mut picture = DynamicImage::from(picture);
+    picture.apply_orientation(header.orientation);
+    Some(picture.into_rgb8())
 }
 
 fn check_jpeg(header: &jpeg::Header, bytes: &[u8]) -> Result<()> {

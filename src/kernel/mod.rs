@@ -10,6 +10,7 @@ mod products;
 mod panels;
 mod tables;
 mod lines;
+mod waves;
 mod widest;
 
 use std::sync::LazyLock;
@@ -20,6 +21,7 @@ pub use products::summed;
 pub use scan::{Groups, Line, Scanned};
 pub use sums::{LANES, MOST_TABLES, TABLE};
 pub use tables::{NUMBERS, Scale};
+pub use waves::Waves;
 pub use widest::{Loops, widest};
 
 struct Kernels {
@@ -31,6 +33,7 @@ struct Kernels {
     panel: panels::Panel,
     least: panels::Least,
     tables: tables::Tables,
+    inverse: waves::Inverse,
 }
 
 static CHOSEN: LazyLock<Kernels> = LazyLock::new(choose);
@@ -79,6 +82,11 @@ pub fn products(query: &[f32], vectors: &[f32], out: &mut Vec<f32>) {
 /// the least.
 pub fn tables(query: &[f32], out: &mut Vec<u8>) -> Scale {
     (CHOSEN.tables)(query, out)
+}
+
+/// Writes the block of 8 x 8 bytes about 128 that waves make, rows `stride` apart.
+pub fn inverse(waves: &Waves, out: &mut [u8], stride: usize) {
+    (CHOSEN.inverse)(waves, out, stride);
 }
 
 /// The square of a vector's length.
@@ -131,6 +139,8 @@ fn choose() -> Kernels {
                 },
                 // SAFETY: the features were just found.
                 tables: |query, out| unsafe { tables::avx512(query, out) },
+                // SAFETY: the features were just found.
+                inverse: |waves, out, stride| unsafe { waves::avx2(waves, out, stride) },
             };
         }
         return Kernels {
@@ -149,6 +159,8 @@ fn choose() -> Kernels {
             least: |rows, panels, squares| unsafe { panels::least_avx2(rows, panels, squares) },
             // SAFETY: the features were just found.
             tables: |query, out| unsafe { tables::avx2(query, out) },
+            // SAFETY: the features were just found.
+            inverse: |waves, out, stride| unsafe { waves::avx2(waves, out, stride) },
         };
     }
     #[cfg(target_arch = "aarch64")]
@@ -166,6 +178,7 @@ fn choose() -> Kernels {
             panel: panels::panel_plain,
             least: panels::least_plain,
             tables: tables::plain,
+            inverse: waves::plain,
         };
     }
     Kernels {
@@ -177,5 +190,6 @@ fn choose() -> Kernels {
         panel: panels::panel_plain,
         least: panels::least_plain,
         tables: tables::plain,
+        inverse: waves::plain,
     }
 }

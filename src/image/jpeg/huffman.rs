@@ -143,7 +143,8 @@ pub struct Table<'a> {
     /// By the next bits: a symbol with its number.
     whole: ByBits<Said>,
     /// By the next bits: all symbols whose codes are among them, for who reads over their numbers; at the last of them a block may end.
-    over: ByBits<Said>,
+    /// Empty for who reads all.
+    over: Box<[Said]>,
 }
 
 impl Code {
@@ -242,13 +243,12 @@ impl Code {
 
 impl Table<'_> {
     /// Only where a picture is decoded here: of others no more than the header is read.
-    pub fn of(code: &Code) -> Table<'_> {
-        let by_bits = |said: fn(&Code, u32) -> Said| -> ByBits<Said> {
-            let mut all = Box::new([Said::default(); 1 << LOOKED_UP]);
-            all.iter_mut().zip(0..).for_each(|(it, next)| *it = said(code, next));
-            all
-        };
-        Table { code, whole: by_bits(Code::said_whole), over: by_bits(Code::said_over) }
+    pub fn of(code: &Code, reads_over: bool) -> Table<'_> {
+        let all = |said: fn(&Code, u32) -> Said| (0..1 << LOOKED_UP).map(move |it| said(code, it));
+        let mut whole = Box::new([Said::default(); 1 << LOOKED_UP]);
+        whole.iter_mut().zip(all(Code::said_whole)).for_each(|(it, said)| *it = said);
+        let over = if reads_over { all(Code::said_over).collect() } else { Box::default() };
+        Table { code, whole, over }
     }
 
     /// What the mean of a block differs by from the one before.
@@ -279,8 +279,8 @@ pub type Block = [f32; 64];
 pub struct Coding<'a> {
     pub dc: &'a Table<'a>,
     pub ac: &'a Table<'a>,
-    /// In zigzag order.
-    pub steps: &'a [u16; 64],
+    /// What numbers are worth, in zigzag order.
+    pub steps: [f32; 64],
     /// Places in zigzag order that are wanted; those behind them are read over.
     pub wanted: usize,
 }
@@ -290,13 +290,13 @@ impl Coding<'_> {
     #[inline(always)]
     pub fn read(&self, bits: &mut Bits, before: &mut i32, block: &mut Block) -> Option<bool> {
         *before = before.wrapping_add(self.dc.mean(bits)?);
-        block[0] = *before as f32 * f32::from(self.steps[0]);
+        block[0] = *before as f32 * self.steps[0];
         let (mut at, mut varies) = (1, false);
         while at < 64 {
             bits.fill();
             let next = bits.peek(LOOKED_UP) as usize;
             if self.wanted <= at {
-                let Said { bits: read, places, .. } = self.ac.over[next];
+                let Said { bits: read, places, .. } = *self.ac.over.get(next)?;
                 // What goes as far as the block's end is read symbol by symbol.
                 let to = at + usize::from(places & !END);
                 if read != 0 && to < 64 {
@@ -319,8 +319,7 @@ impl Coding<'_> {
                         return None;
                     }
                     if at <= self.wanted {
-                        block[usize::from(ZIGZAG[at - 1])] =
-                            f32::from(number) * f32::from(self.steps[at - 1]);
+                        block[usize::from(ZIGZAG[at - 1])] = f32::from(number) * self.steps[at - 1];
                         varies = true;
                     }
                     continue;
@@ -339,7 +338,7 @@ impl Coding<'_> {
                 return None;
             } else if at < self.wanted {
                 let number = bits.number(size);
-                block[usize::from(ZIGZAG[at])] = number as f32 * f32::from(self.steps[at]);
+                block[usize::from(ZIGZAG[at])] = number as f32 * self.steps[at];
                 varies = true;
                 at += 1;
             } else {
@@ -382,7 +381,7 @@ mod tests {
             return None;
         }
         *before = before.wrapping_add(bits.number(size));
-        block[0] = *before as f32 * f32::from(it.steps[0]);
+        block[0] = *before as f32 * it.steps[0];
         let mut at = 1;
         while at < 64 {
             let symbol = it.ac.code.symbol(bits)?;
@@ -398,7 +397,7 @@ mod tests {
                         return None;
                     }
                     if at < it.wanted {
-                        block[usize::from(ZIGZAG[at])] = number as f32 * f32::from(it.steps[at]);
+                        block[usize::from(ZIGZAG[at])] = number as f32 * it.steps[at];
                     }
                     at += 1;
                 }
@@ -418,10 +417,10 @@ mod tests {
             symbols.retain(|it| !usual.contains(it) && it & 15 <= 11);
             symbols.splice(0..0, usual.iter().copied());
             let (dc, ac) = (code(u, &means)?, code(u, &symbols)?);
-            let (dc, ac) = (Table::of(&dc), Table::of(&ac));
-            let steps = std::array::from_fn(|at| at as u16 + 1);
+            let (dc, ac) = (Table::of(&dc, false), Table::of(&ac, true));
+            let steps = std::array::from_fn(|at| at as f32 + 1.0);
             let wanted = *u.choose(&[1, 5, 25, 64])?;
-            let coding = Coding { dc: &dc, ac: &ac, steps: &steps, wanted };
+            let coding = Coding { dc: &dc, ac: &ac, steps, wanted };
             let count = u.arbitrary_len::<u8>()?.min(4_000);
             let bytes = u.bytes(count)?.to_vec();
             let (mut bits, mut others) = (Bits::new(&bytes), Bits::new(&bytes));

@@ -5,13 +5,13 @@ use std::sync::LazyLock;
 
 use super::BLOCK;
 use super::huffman::Block;
+use crate::kernel;
 
 /// Of each frequency, what it adds to each pixel.
 type Basis<const N: usize> = [[f32; N]; N];
 
 static ONE_SIDE_2: LazyLock<Basis<2>> = LazyLock::new(basis);
 static ONE_SIDE_4: LazyLock<Basis<4>> = LazyLock::new(basis);
-static ONE_SIDE_8: LazyLock<Basis<8>> = LazyLock::new(basis);
 
 /// The frequencies that fewer pixels can hold, and the others left out: what libjpeg does as well.
 fn basis<const N: usize>() -> Basis<N> {
@@ -61,11 +61,12 @@ pub fn write(block: &Block, varies: bool, side: usize, pixels: &mut [u8], stride
     match side {
         1 => pixels[0] = mean(block),
         _ if !varies => {
-            pixels.chunks_mut(stride).take(side).for_each(|row| row[..side].fill(mean(block)));
+            let mean = mean(block);
+            pixels.chunks_mut(stride).take(side).for_each(|row| row[..side].fill(mean));
         }
         2 => inverse(block, &ONE_SIDE_2, pixels, stride),
         4 => inverse(block, &ONE_SIDE_4, pixels, stride),
-        _ => inverse(block, &ONE_SIDE_8, pixels, stride),
+        _ => kernel::inverse(block, pixels, stride),
     }
 }
 

@@ -1,4 +1,4 @@
-//! JPEG decoded at 1/2, 1/4 or 1/8 of its size.
+//! JPEG decoded in full, or at 1/2, 1/4 or 1/8 of its size.
 //!
 //! A block of 8 x 8 pixels is stored as waves. Where a picture is made much smaller afterwards, its
 //! fine waves are read over and only the coarse ones become pixels. Only the common form is read here
@@ -7,11 +7,13 @@
 mod header;
 mod huffman;
 mod inverse;
+mod paint;
 
 use image::RgbImage;
 
 pub use self::header::Header;
-use self::huffman::{Bits, Block, Code, Coding, Table};
+use self::huffman::{Bits, Block, Coding, Table};
+use self::paint::Brush;
 
 /// Pixels a side of a block.
 pub const BLOCK: usize = 8;
@@ -22,7 +24,7 @@ pub fn taken_from_block(part: u32) -> Vec<[f64; BLOCK]> {
     inverse::taken(BLOCK / part as usize)
 }
 
-/// A component while it is decoded: a row of units, as pixels.
+/// A component while it is decoded: one row of units as pixels, or all of them.
 struct Strip<'a> {
     coding: Coding<'a>,
     /// Blocks a unit, across and down.
@@ -41,16 +43,24 @@ struct Strip<'a> {
 
 impl Header<'_> {
     /// As it lies in the file, not yet turned; a side has `1 / part` of the pixels, rounded up.
-    /// `part` is 2, 4 or 8.
+    /// `part` is 1, 2, 4 or 8; none where a picture in full size has a form that is not common.
     pub fn decode(&self, part: u32) -> Option<RgbImage> {
         let side = BLOCK / part as usize;
         let most = |of: fn(&header::Component) -> usize| self.components.iter().map(of).max();
         let (across, down) = (most(|it| it.across)?, most(|it| it.down)?);
         let units = (self.width as usize).div_ceil(BLOCK * across);
-        let [dc, ac] = [&self.dc, &self.ac].map(tables);
+        let rows = (self.height as usize).div_ceil(BLOCK * down);
+        // In full size coarse colours are blended, for which the rows above and below are needed.
+        let held = if part == 1 { rows } else { 1 };
+        let [dc, ac] = [(&self.dc, false), (&self.ac, part != 1)].map(|(codes, reads_over)| {
+            codes.each_ref().map(|it| it.as_ref().map(|it| Table::of(it, reads_over)))
+        });
         let mut strips = Vec::new();
         for it in &self.components {
             let (fewer_across, fewer_down) = (across / it.across, down / it.down);
+            if part == 1 && 2 < fewer_across.max(fewer_down) {
+                return None;
+            }
             // Colours are often stored coarser: then more of their waves make as many pixels.
             let finer = fewer_across.min(fewer_down).min(BLOCK / side);
             let own = side * finer;
@@ -59,13 +69,13 @@ impl Header<'_> {
                 coding: Coding {
                     dc: dc.get(it.dc)?.as_ref()?,
                     ac: ac.get(it.ac)?.as_ref()?,
-                    steps: self.steps.get(it.steps)?.as_ref()?,
+                    steps: self.steps.get(it.steps)?.as_ref()?.map(f32::from),
                     wanted: inverse::wanted(own),
                 },
                 across: it.across,
                 down: it.down,
                 side: own,
-                pixels: vec![0; stride * it.down * own],
+                pixels: vec![0; stride * it.down * own * held],
                 stride,
                 wider: fewer_across / finer,
                 higher: fewer_down / finer,
@@ -76,39 +86,44 @@ impl Header<'_> {
         let mut picture = RgbImage::new(width, height);
         let mut bits = Bits::new(self.data);
         let (mut unit, mut block) = (0, [0.0; 64]);
-        let mut lines = Vec::new();
-        for rows in picture.chunks_mut(3 * width as usize * down * side) {
+        let mut brush = Brush::new(part == 1);
+        let mut lines = picture.chunks_exact_mut(3 * width as usize);
+        for row in 0..rows {
             for at in 0..units {
                 if self.restart != 0 && unit != 0 && unit % self.restart == 0 {
                     bits.restart(unit / self.restart - 1)?;
                     strips.iter_mut().for_each(|it| it.before = 0);
                 }
                 unit += 1;
-                strips.iter_mut().try_for_each(|it| it.read(&mut bits, at, &mut block))?;
+                let mut each = strips.iter_mut();
+                each.try_for_each(|it| it.read(&mut bits, (at, row % held), &mut block))?;
             }
             if !bits.is_sound() {
                 return None;
             }
-            for (y, line) in rows.chunks_exact_mut(3 * width as usize).enumerate() {
-                paint(&strips, y, line, &mut lines);
+            if held == 1 {
+                let lines = lines.by_ref().take(down * side);
+                lines.enumerate().for_each(|(y, line)| brush.paint(&strips, y, line));
             }
         }
+        lines.enumerate().for_each(|(y, line)| brush.paint(&strips, y, line));
         Some(picture)
     }
 }
 
-fn tables(codes: &[Option<Code>; 4]) -> [Option<Table<'_>>; 4] {
-    codes.each_ref().map(|it| it.as_ref().map(Table::of))
-}
-
 impl Strip<'_> {
     #[inline(always)]
-    fn read(&mut self, bits: &mut Bits, unit: usize, block: &mut Block) -> Option<()> {
+    fn read(
+        &mut self,
+        bits: &mut Bits,
+        (unit, row): (usize, usize),
+        block: &mut Block,
+    ) -> Option<()> {
         for down in 0..self.down {
             for across in 0..self.across {
                 let varies = self.coding.read(bits, &mut self.before, block)?;
                 let left = (unit * self.across + across) * self.side;
-                let start = down * self.side * self.stride + left;
+                let start = (row * self.down + down) * self.side * self.stride + left;
                 let pixels = &mut self.pixels[start..];
                 inverse::write(block, varies, self.side, pixels, self.stride);
                 if varies {
@@ -119,37 +134,7 @@ impl Strip<'_> {
         Some(())
     }
 
-    fn row(&self, y: usize) -> &[u8] {
-        &self.pixels[y / self.higher * self.stride..][..self.stride]
+    fn row(&self, at: usize) -> &[u8] {
+        &self.pixels[at * self.stride..][..self.stride]
     }
-}
-
-/// Writes a line of pixels.
-fn paint(strips: &[Strip], y: usize, line: &mut [u8], lines: &mut Vec<Vec<u8>>) {
-    lines.resize(strips.len(), Vec::new());
-    let mut rows: [&[u8]; 3] = [&[]; 3];
-    for ((strip, wide), row) in strips.iter().zip(lines.iter_mut()).zip(&mut rows) {
-        *row = strip.row(y);
-        if strip.wider != 1 {
-            wide.clear();
-            wide.extend(row.iter().flat_map(|it| std::iter::repeat_n(*it, strip.wider)));
-            *row = wide;
-        }
-    }
-    let pixels = line.as_chunks_mut::<3>().0.iter_mut();
-    match rows {
-        [grey, [], []] => pixels.zip(grey).for_each(|(rgb, it)| *rgb = [*it; 3]),
-        [bright, blue, red] => {
-            let parts = bright.iter().zip(blue).zip(red);
-            pixels.zip(parts).for_each(|(rgb, ((y, b), r))| *rgb = colour(*y, *b, *r));
-        }
-    }
-}
-
-/// JFIF's colours, with 16 bits behind the point.
-#[inline(always)]
-fn colour(bright: u8, blue: u8, red: u8) -> [u8; 3] {
-    let (y, b, r) = (i32::from(bright) << 16 | 0x8000, i32::from(blue) - 128, i32::from(red) - 128);
-    let sums = [y + 91_881 * r, y - 22_554 * b - 46_802 * r, y + 116_130 * b];
-    sums.map(|it| (it >> 16).clamp(0, 255) as u8)
 }

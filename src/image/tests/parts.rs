@@ -63,6 +63,38 @@ fn a_part_of_the_size_shows_the_same() {
     }
 }
 
+/// 60 x 44, so that colours of two pixels as one end within a block; made with cjpeg of libjpeg-turbo 2.1.
+const SMALL: [(&str, &[u8]); 3] = [
+    ("4:2:0", include_bytes!("../../../tests/pictures/small-420.jpg")),
+    ("4:2:2", include_bytes!("../../../tests/pictures/small-422.jpg")),
+    ("4:4:0", include_bytes!("../../../tests/pictures/small-440.jpg")),
+];
+
+#[test]
+fn in_full_size_it_is_what_the_general_decoder_shows() {
+    let small = SMALL.map(|(what, bytes)| (what, true, bytes));
+    let mut tight = Vec::new();
+    JpegEncoder::new_with_quality(&mut tight, 95).encode_image(&scene(33, 7)).unwrap();
+    for (what, is_read, bytes) in
+        LARGE.into_iter().chain(small).chain([("4:4:4", true, &tight[..])])
+    {
+        let ours = common_jpeg(bytes);
+        assert_eq!(ours.is_some(), is_read, "{what}");
+        let general = DynamicImage::from_decoder(open(bytes).unwrap()).unwrap().into_rgb8();
+        let Some(ours) = ours else { continue };
+        assert!(ours == general, "{what}");
+    }
+}
+
+#[test]
+fn large_jpegs_in_full_size_are_left_to_the_general_decoder() {
+    let mut large = Vec::new();
+    let side = 1 + MOST_WHOLE.isqrt() as u32;
+    JpegEncoder::new(&mut large).encode_image(&RgbImage::new(side, side)).unwrap();
+    assert!(common_jpeg(&large).is_none());
+    assert_eq!(decode(&large).unwrap().dimensions(), (side, side));
+}
+
 /// Sizes that end within a block, held in all eight ways: what is padding stays outside.
 #[test]
 fn a_part_of_the_size_is_turned_and_cut_alike() {
