@@ -128,7 +128,7 @@ impl Preprocess {
 
     /// RGB bytes, (size, size, 3).
     pub fn square(&self, picture: &RgbImage) -> Result<Vec<u8>> {
-        let mut square = Vec::with_capacity(3 * (self.size * self.size) as usize);
+        let mut square = Vec::with_capacity(3 * (self.size as usize).pow(2));
         self.each_line(picture, &mut |_, line| square.extend_from_slice(line))?;
         Ok(square)
     }
