@@ -21,7 +21,7 @@ const NOISE: f64 = 1e-4;
 const LANES: usize = 32;
 
 /// Where on a side the wanted pixels lie: in full size, the edge of the first, and how many make one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Span {
     pub from: f64,
     pub step: f64,
@@ -68,14 +68,8 @@ impl Weights {
 
 /// The first pixel in full size that makes a wanted one, and what it and those behind it give.
 fn target(length: u32, middle: f64, step: f64, filter: Filter) -> (usize, Vec<f64>) {
-    let reach = filter.reach() * step;
-    let first = (middle - reach).floor().max(0.0) as usize;
-    let end = ((middle + reach).ceil() as usize).min(length as usize);
-    let mut weights: Vec<f64> =
-        (first..end).map(|it| filter.weight((it as f64 + 0.5 - middle) / step)).collect();
-    let sum: f64 = weights.iter().sum();
-    weights.iter_mut().for_each(|it| *it /= sum);
-    (first, weights)
+    let mut weights = Vec::new();
+    (filter.taken(length, middle, step, &mut weights), weights)
 }
 
 /// How alike a decoded pixel and pixels in full size are.

@@ -46,6 +46,26 @@ impl Filter {
         }
     }
 
+    /// Adds what a pixel to come, about `middle` of a side of `length` pixels and `step` of them wide, takes from each of them,
+    /// one together; says which is the first.
+    pub(super) fn taken(
+        self,
+        length: u32,
+        middle: f64,
+        step: f64,
+        weights: &mut Vec<f64>,
+    ) -> usize {
+        let (reach, start) = (self.reach() * step, weights.len());
+        let first = (middle - reach).floor().max(0.0) as usize;
+        let end = ((middle + reach).ceil() as usize).min(length as usize);
+        // Reckoned as `fast_image_resize` does, so that it rounds alike.
+        let (middle, narrower) = (middle - 0.5, 1.0 / step);
+        weights.extend((first..end).map(|it| self.weight((it as f64 - middle) * narrower)));
+        let sum: f64 = weights[start..].iter().sum();
+        weights[start..].iter_mut().for_each(|it| *it /= sum);
+        first
+    }
+
     /// What it takes from there, for pictures that get smaller.
     pub(super) fn weight(self, away: f64) -> f64 {
         let x = away.abs();
@@ -138,9 +158,7 @@ impl Preprocess {
         let Some(reduced) = super::decode_reduced(bytes, least)? else {
             return self.each_line(&super::decode(bytes)?, show);
         };
-        let square = self.square_of_part(reduced);
-        let lines = square.chunks_exact(3 * self.size as usize);
-        lines.enumerate().for_each(|(y, line)| show(y, line));
+        resize::show_all(&self.square_of_part(reduced), self.size, show);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use fast_image_resize as fir;
 use image::RgbImage;
 
+use super::estimate::Span;
 use super::preprocess::Filter;
 use crate::error::{Error, Result};
 use crate::kernel::{self, Across};
@@ -25,14 +26,8 @@ const MOST_PLACES: u32 = 15;
 /// Bits that a sum leaves free, as `fast_image_resize` has it.
 const MOST_BITS: u32 = 22;
 
-/// Of a side of a picture: how long it is, which part of it becomes how many pixels.
-#[derive(Clone, Copy, PartialEq)]
-struct Span {
-    length: u32,
-    from: u32,
-    count: u32,
-    size: u32,
-}
+/// Of a side: how many pixels it has, where those to come lie, and how many they are.
+type Given = (u32, Span, u32);
 
 /// Of each pixel to come, which it takes from, and with what weights.
 struct Side {
@@ -45,31 +40,21 @@ struct Side {
 }
 
 impl Side {
-    fn new(span: Span) -> Side {
-        let (filter, from) = (Filter::Bilinear, f64::from(span.from));
-        let scale = f64::from(span.count) / f64::from(span.size);
-        let (wider, narrower) = (scale.max(1.0), 1.0 / scale.max(1.0));
-        let reach = filter.reach() * wider;
-        let most_taps = reach.ceil() as usize * 2 + 1;
+    fn new((length, span, size): Given) -> Side {
+        let step = span.step.max(1.0);
+        let most_taps = (Filter::Bilinear.reach() * step).ceil() as usize * 2 + 1;
         let mut side = Side { firsts: Vec::new(), weights: Vec::new(), taps: 0, places: 0 };
-        let mut weights = Vec::new();
-        for pixel in 0..span.size {
-            let middle = from + (f64::from(pixel) + 0.5) * scale;
-            // As whole numbers round: none is below zero.
-            let mut first = (middle - reach).max(0.0) as u32;
-            let end = ((middle + reach).ceil() as u32).min(span.length);
-            let start = weights.len();
-            let weight = |it: u32| filter.weight((f64::from(it) - (middle - 0.5)) * narrower);
-            while first + 1 < end && weight(first) == 0.0 {
-                first += 1;
-            }
-            weights.extend((first..end).map(weight));
-            let sum: f64 = weights[start..].iter().sum();
-            weights[start..].iter_mut().for_each(|it| *it /= sum);
-            let taps = weights[start..].iter().rposition(|it| *it != 0.0).map_or(0, |it| it + 1);
+        let (mut weights, mut taken) = (Vec::new(), Vec::new());
+        for pixel in 0..size {
+            taken.clear();
+            let middle = span.from + (f64::from(pixel) + 0.5) * span.step;
+            let first = Filter::Bilinear.taken(length, middle, step, &mut taken);
+            let skipped = taken.iter().position(|it| *it != 0.0).unwrap_or(0);
+            let taps = taken.iter().rposition(|it| *it != 0.0).map_or(0, |it| it + 1 - skipped);
             side.taps = side.taps.max(taps);
-            side.firsts.push(first as usize);
-            weights.resize(start + most_taps, 0.0);
+            side.firsts.push(first + skipped);
+            weights.extend_from_slice(&taken[skipped..]);
+            weights.resize(most_taps * side.firsts.len(), 0.0);
         }
         let most = weights.iter().copied().fold(0.0, f64::max);
         let fits =
@@ -89,7 +74,7 @@ impl Side {
 
 /// How pictures of one size become another.
 struct Plan {
-    spans: [Span; 2],
+    given: [Given; 2],
     down: Side,
     /// None where a line's neighbours lie too far apart.
     across: Option<Across>,
@@ -101,21 +86,21 @@ thread_local! {
 }
 
 impl Plan {
-    fn of(spans: [Span; 2]) -> Rc<Plan> {
+    fn of(given: [Given; 2]) -> Rc<Plan> {
         LAST.with_borrow_mut(|last| match last {
-            Some(plan) if plan.spans == spans => plan.clone(),
-            _ => last.insert(Rc::new(Plan::new(spans))).clone(),
+            Some(plan) if plan.given == given => plan.clone(),
+            _ => last.insert(Rc::new(Plan::new(given))).clone(),
         })
     }
 
-    fn new(spans: [Span; 2]) -> Plan {
-        let [across, down] = spans.map(Side::new);
+    fn new(given: [Given; 2]) -> Plan {
+        let [across, down] = given.map(Side::new);
         let of = |byte: usize| {
             let (first, weights) = across.of(byte / BYTES);
             (BYTES * first + byte % BYTES, weights)
         };
-        let bytes = BYTES * spans[0].size as usize;
-        Plan { spans, down, across: Across::new(bytes, BYTES, of, across.places) }
+        let bytes = BYTES * given[0].2 as usize;
+        Plan { given, down, across: Across::new(bytes, BYTES, of, across.places) }
     }
 }
 
@@ -139,16 +124,18 @@ pub fn each_line(
     filter: Filter,
     show: Show<'_>,
 ) -> Result<()> {
-    let bytes = BYTES * target.0 as usize;
-    let show_all = |all: &[u8], show: Show<'_>| {
-        all.chunks_exact(bytes).enumerate().for_each(|(y, line)| show(y, line))
-    };
     if part == (0, 0, target.0, target.1) && picture.dimensions() == target {
-        show_all(picture.as_raw(), show);
+        show_all(picture.as_raw(), target.0, show);
     } else if filter == Filter::Bicubic || !by_kernels(picture, part, target, show) {
-        show_all(&by_library(picture, part, target, filter)?, show);
+        show_all(&by_library(picture, part, target, filter)?, target.0, show);
     }
     Ok(())
+}
+
+/// Shows the lines of RGB bytes of a picture of this width.
+pub fn show_all(bytes: &[u8], width: u32, show: Show<'_>) {
+    let lines = bytes.chunks_exact(BYTES * width as usize);
+    lines.enumerate().for_each(|(y, line)| show(y, line));
 }
 
 /// By [`Filter::Bilinear`]; shows no line and says so where this machine has no kernels, or the part is much larger than the target.
@@ -159,8 +146,11 @@ fn by_kernels(
     show: Show<'_>,
 ) -> bool {
     let Some(kernels) = kernel::lines() else { return false };
-    let across = Span { length: picture.width(), from: left, count: width, size: target.0 };
-    let down = Span { length: picture.height(), from: top, count: height, size: target.1 };
+    let given = |length, from: u32, count: u32, size| {
+        (length, Span { from: from.into(), step: f64::from(count) / f64::from(size) }, size)
+    };
+    let across = given(picture.width(), left, width, target.0);
+    let down = given(picture.height(), top, height, target.1);
     let plan = Plan::of([across, down]);
     let Some(across) = &plan.across else { return false };
     let stride = BYTES * picture.width() as usize;

@@ -3,7 +3,7 @@
 //! A byte comes to `(half + sum of weight * byte) >> places`, within what a byte holds; `half` is what rounds.
 
 /// Bytes that are made at once, four and four.
-pub const STEP: usize = 16;
+const STEP: usize = 16;
 /// Those that are made of the same [`READ`] bytes.
 const FOUR: usize = 4;
 /// Bytes that are read at once.

@@ -134,6 +134,11 @@ impl Strip<'_> {
         Some(())
     }
 
+    /// Whether it has fewer pixels than the picture.
+    fn is_coarse(&self) -> bool {
+        (self.wider, self.higher) != (1, 1)
+    }
+
     fn row(&self, at: usize) -> &[u8] {
         &self.pixels[at * self.stride..][..self.stride]
     }

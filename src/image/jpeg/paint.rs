@@ -23,7 +23,7 @@ impl Brush {
 
     pub fn paint(&mut self, strips: &[Strip], y: usize, line: &mut [u8]) {
         for (strip, wide) in strips.iter().zip(&mut self.wide) {
-            if (strip.wider, strip.higher) == (1, 1) {
+            if !strip.is_coarse() {
                 continue;
             }
             let near = y / strip.higher;
@@ -45,7 +45,7 @@ impl Brush {
         }
         let mut rows: [&[u8]; 3] = [&[]; 3];
         for ((strip, wide), row) in strips.iter().zip(&self.wide).zip(&mut rows) {
-            *row = if (strip.wider, strip.higher) == (1, 1) { strip.row(y) } else { wide };
+            *row = if strip.is_coarse() { wide } else { strip.row(y) };
         }
         match rows {
             [grey, [], []] => {
