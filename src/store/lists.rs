@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::blocks::{ROWID_BYTES, rowids};
+use super::blocks::{ROWID_BYTES, listed_slots, rowids};
 use super::statements::{blob, integer};
 use super::{BOUNDED_FORMAT, FORMED_FORMAT, LIST_BLOCKS, LISTED, LISTED_FORMAT, Store};
 use crate::error::Result;
@@ -168,7 +168,10 @@ impl Store {
     }
 
     fn read_codes(&self, lists: &Lists, list: i64) -> Result<Coded> {
-        let mut coded = Coded::default();
+        let expected = lists.lists.iter().find(|it| it.list == list).map_or(0, |it| it.count);
+        // A damaged count asks for no more than a list can have.
+        let most = LIST_BLOCKS as usize * listed_slots(&self.made.form());
+        let mut coded = lists.coder.room_for(expected.min(most));
         let sql = "SELECT block, codes FROM {codes} WHERE block BETWEEN ?1 AND ?2";
         let (first, last) = range_of(list);
         self.each(sql, &[Value::Integer(first), Value::Integer(last)], |row| {
@@ -183,7 +186,6 @@ impl Store {
             }
             Ok(())
         })?;
-        let expected = lists.lists.iter().find(|it| it.list == list).map_or(0, |it| it.count);
         if coded.rows != expected {
             let found = coded.rows;
             return Err(self.damaged(

@@ -284,6 +284,21 @@ impl Coder {
         groups[from..from + bytes].split_at_mut(self.factors_bytes())
     }
 
+    /// Memory for the codes of so many rows, where no block but the last has free slots.
+    pub fn room_for(&self, rows: usize) -> Coded {
+        let groups = rows.div_ceil(GROUP);
+        let numbers = self.kinds() * GROUP * groups;
+        let (halves, floats) = if self.is_wide() { (0, numbers) } else { (numbers, 0) };
+        Coded {
+            groups: Vec::with_capacity(groups),
+            rows: 0,
+            halves: Vec::with_capacity(halves),
+            floats: Vec::with_capacity(floats),
+            highest: Vec::with_capacity(groups * self.plane_bytes()),
+            lower: Vec::with_capacity(groups * (self.planes_bytes() - self.plane_bytes())),
+        }
+    }
+
     /// Adds a block's groups that are not empty to those to be scanned; false where its bytes make no groups.
     pub fn load(&self, coded: &mut Coded, block: i64, groups: &[u8]) -> bool {
         if groups.is_empty() || !groups.len().is_multiple_of(self.group_bytes()) {
