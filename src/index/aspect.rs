@@ -1,7 +1,10 @@
 //! Lists as a query sees them.
 
+use std::sync::Arc;
+
 use super::code::{Asked, Coder};
 use super::effort::Learned;
+use super::form::Form;
 use super::measure::Measure;
 use super::metric::Metric;
 use crate::kernel::{products, square};
@@ -30,6 +33,8 @@ pub struct Lists {
     pub centres: Vec<f32>,
     /// The squares of their lengths.
     squares: Vec<f32>,
+    /// The roots of the lists' spreads.
+    deviations: Vec<f32>,
     /// What searching them for some of their own rows has shown.
     pub learned: Learned,
 }
@@ -66,7 +71,8 @@ impl Lists {
     pub fn new(coder: Coder, lists: Vec<List>, centres: Vec<f32>, learned: Learned) -> Lists {
         let dimension = centres.len() / lists.len().max(1);
         let squares = centres.chunks_exact(dimension.max(1)).map(square).collect();
-        Lists { coder, lists, centres, squares, learned }
+        let deviations = lists.iter().map(|it| it.spread.sqrt()).collect();
+        Lists { coder, lists, centres, squares, deviations, learned }
     }
 
     /// How many rows are in lists.
@@ -74,8 +80,8 @@ impl Lists {
         self.lists.iter().map(|it| it.count).sum()
     }
 
-    /// The query for their codes, and how each list looks.
-    pub fn seen_by(&self, measure: &Measure) -> (Asked, Vec<Aspect>) {
+    /// All of them as the query sees them.
+    pub fn seen_by<'a>(&'a self, measure: &Measure) -> View<'a> {
         let query = self.coder.placed(measure.asked());
         let asked = self.coder.ask(&self.coder.rotated(&query));
         let mut products_with = Vec::new();
@@ -85,38 +91,79 @@ impl Lists {
             Metric::Cosine => 1.0,
             _ => square(&query),
         };
-        let lists = self.lists.iter().zip(&self.squares).zip(products_with);
-        let aspects = lists
-            .map(|((list, square), product)| aspect(measure, own, list.spread, *square, product));
-        (asked, aspects.collect())
+        View {
+            lists: self,
+            asked: Arc::new(asked),
+            form: *measure.form(),
+            own,
+            products: products_with,
+        }
     }
 }
 
-/// Of a query and a centre by the squares of their lengths and their dot product.
-fn aspect(measure: &Measure, own: f32, spread: f32, square: f32, product: f32) -> Aspect {
-    let metric = measure.form().metric;
-    let share = match metric {
-        Metric::Dot if LEAST_SQUARE < square => product / square,
-        Metric::Dot => 0.0,
-        _ => 1.0,
-    };
-    let distance = (own + share * share * square - 2.0 * share * product).max(0.0);
-    let off =
-        4.0 * (measure.dimension() as f32 + 4.0) * f32::EPSILON * (own + share * share * square);
-    let away = distance.sqrt();
-    let deviation = spread.sqrt();
-    let (near, lost, per_spread) = match metric {
-        Metric::L2 => (-distance / 2.0, spread / 2.0, deviation * away),
-        _ => (product, 0.0, deviation),
-    };
-    let least = if metric == Metric::Cosine { 1e-9 } else { f32::MIN_POSITIVE };
-    Aspect {
-        near,
-        away,
-        farthest: (distance + off).sqrt(),
-        share,
-        length: square.sqrt(),
-        lost,
-        per_spread: 1.0 / per_spread.max(least),
+/// The lists of a table as a query sees them.
+pub struct View<'a> {
+    lists: &'a Lists,
+    /// The query for their codes.
+    pub asked: Arc<Asked>,
+    form: Form,
+    /// The square of the query's length.
+    own: f32,
+    /// Its products with the centres.
+    products: Vec<f32>,
+}
+
+impl View<'_> {
+    /// How much a list promises: the more, the more of the nearest rows are in it.
+    ///
+    /// Rows stand with the centre that is nearest to them, and so do those beside the query: of two centres with the same cosine
+    /// that is the shorter one, whose rows lie farther apart.
+    pub fn promise(&self, at: usize) -> f32 {
+        match self.form.metric {
+            Metric::Dot => self.products[at],
+            // The square of the distance, but for the query's own.
+            _ => 2.0 * self.products[at] - self.lists.squares[at],
+        }
     }
+
+    /// How many spreads of its list a score is ahead of the centre.
+    pub fn ahead(&self, at: usize, score: f32) -> f32 {
+        match self.form.metric {
+            Metric::L2 => self.aspect(at).ahead(score),
+            metric => (score - self.products[at]) / divisor(metric, self.lists.deviations[at]),
+        }
+    }
+
+    /// How a list looks.
+    pub fn aspect(&self, at: usize) -> Aspect {
+        let metric = self.form.metric;
+        let (square, product) = (self.lists.squares[at], self.products[at]);
+        let share = match metric {
+            Metric::Dot if LEAST_SQUARE < square => product / square,
+            Metric::Dot => 0.0,
+            _ => 1.0,
+        };
+        let off = self.own + share * share * square;
+        let distance = (off - 2.0 * share * product).max(0.0);
+        let off = 4.0 * (self.form.dimension as f32 + 4.0) * f32::EPSILON * off;
+        let (away, deviation) = (distance.sqrt(), self.lists.deviations[at]);
+        let (near, lost, per_spread) = match metric {
+            Metric::L2 => (-distance / 2.0, deviation * deviation / 2.0, deviation * away),
+            _ => (product, 0.0, deviation),
+        };
+        Aspect {
+            near,
+            away,
+            farthest: (distance + off).sqrt(),
+            share,
+            length: square.sqrt(),
+            lost,
+            per_spread: 1.0 / divisor(metric, per_spread),
+        }
+    }
+}
+
+/// A spread in scores, not so small that one could not divide by it.
+fn divisor(metric: Metric, per_spread: f32) -> f32 {
+    per_spread.max(if metric == Metric::Cosine { 1e-9 } else { f32::MIN_POSITIVE })
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::slice;
 use std::sync::Arc;
 
-use super::aspect::{Aspect, Lists};
+use super::aspect::{Aspect, Lists, View};
 use super::code::{Asked, Coded, Coder, GROUP};
 use super::crew::crewed;
 use super::measure::Measure;
@@ -175,9 +175,8 @@ struct Sieve<'a, S> {
     measure: &'a Measure,
     want: &'a Want,
     search: Search<'a>,
-    asked: Arc<Asked>,
-    aspects: Vec<Aspect>,
-    /// Lists that were not looked at, the nearest first.
+    view: View<'a>,
+    /// Lists that were not looked at, the most promising first.
     rest: std::vec::IntoIter<usize>,
     /// Rows that are not ruled out: the nearest they can be, their estimate, and where they are.
     left: Vec<(f64, f32, Found)>,
@@ -190,12 +189,11 @@ impl<'a, S: Listed> Sieve<'a, S> {
         measure: &'a Measure,
         want: &'a Want,
     ) -> Result<Sieve<'a, S>> {
-        let (asked, aspects) = lists.seen_by(measure);
+        let view = lists.seen_by(measure);
         let mut rest: Vec<usize> = (0..lists.lists.len()).collect();
-        rest.sort_unstable_by(|a, b| aspects[*b].near.total_cmp(&aspects[*a].near));
-        let (search, asked, rest) = (Search::new(measure, want), Arc::new(asked), rest.into_iter());
-        let left = Vec::new();
-        let mut sieve = Sieve { source, lists, measure, want, search, asked, aspects, rest, left };
+        rest.sort_unstable_by(|a, b| view.promise(*b).total_cmp(&view.promise(*a)));
+        let (search, rest, left) = (Search::new(measure, want), rest.into_iter(), Vec::new());
+        let mut sieve = Sieve { source, lists, measure, want, search, view, rest, left };
         sieve.tail()?;
         Ok(sieve)
     }
@@ -224,7 +222,7 @@ impl<'a, S: Listed> Sieve<'a, S> {
         {
             let coded = self.source.codes(self.lists.lists[at].list)?;
             bytes += coded.bytes();
-            let (asked, aspect) = (self.asked.clone(), self.aspects[at]);
+            let (asked, aspect) = (self.view.asked.clone(), self.view.aspect(at));
             parts.push(Part { asked, coded, aspect, farthest });
         }
         Ok(parts)

@@ -23,7 +23,7 @@ const MOST_TOLD: f64 = 0.5;
 /// Least that can be foreseen.
 const LEAST: f64 = 1e-5;
 /// Of what may be foreseen, what codes may mislead about.
-const MISLED: f64 = 0.25;
+const MISLED: f64 = 0.12;
 
 /// When a search may end.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,5 +1,7 @@
 //! Estimates, their margins, and the slots that codes are kept in.
 
+use std::sync::Arc;
+
 use super::super::aspect::{Aspect, List, Lists};
 use super::super::effort::Learned;
 use super::super::form::{Form, Storage};
@@ -40,13 +42,14 @@ fn seen(
     metric: Metric,
     query: &[f32],
     centre: &[f32],
-) -> (Lists, Measure, Asked, Aspect) {
+) -> (Lists, Measure, Arc<Asked>, Aspect) {
     let form = Form { metric, storage: Storage::F32, dimension: query.len() };
     let measure = Measure::new(form, Vector::new(query.to_vec()).unwrap());
     let list = List { list: 1, count: 1, spread: 0.5 };
     let lists = Lists::new(coder, vec![list], centre.to_vec(), Learned::default());
-    let (asked, aspects) = lists.seen_by(&measure);
-    (lists, measure, asked, aspects[0])
+    let view = lists.seen_by(&measure);
+    let (asked, aspect) = (view.asked.clone(), view.aspect(0));
+    (lists, measure, asked, aspect)
 }
 
 #[test]
