@@ -29,3 +29,4 @@ pub use measure::Measure;
 pub use metric::Metric;
 pub use nearest::{Found, Hit, Rows, Show, Source, Want, nearest};
 pub use probe::{Listed, likely};
+pub use rotation::Random;

@@ -13,7 +13,7 @@ use super::moves::State;
 use super::statements::{integer, schema_of};
 use super::{BOUNDED_FORMAT, FORMED_LISTED_FORMAT, LISTS_SCHEMA, Store};
 use crate::error::Result;
-use crate::index::{List, Metric, bulk_threads, cluster, crewed};
+use crate::index::{List, Metric, Random, bulk_threads, cluster, crewed};
 use crate::sqlite::Value;
 
 /// High planes of this many bytes are searched exactly in 0.3 to 0.4 ms, through lists in half of that; in a
@@ -259,13 +259,16 @@ impl Store {
         let lists = tail.isqrt().clamp(1, tail.div_ceil(LEAST_TARGET));
         let most = (SAMPLE_BYTES / (4 * state.dimension)).max(lists);
         let every = tail.div_ceil(most.min(SAMPLED * lists)).max(1);
-        let (mut sample, mut met) = (Vec::new(), 0);
+        // Any of so many rows, as every so-manieth may be of its own kind: captions come five a picture.
+        let mut random = Random::new(tail as u64);
+        let (mut sample, mut met, mut next) = (Vec::new(), 0, random.below(every));
         let form = self.made.form();
         let width = form.high_bytes();
         crate::index::Listed::tail(self, &mut |_, rowids, high| {
             for slot in 0..rowids.len() {
-                if met % every == 0 {
+                if met == next {
                     sample.extend(form.roughly(&high[slot * width..(slot + 1) * width]));
+                    next += every - next % every + random.below(every);
                 }
                 met += 1;
             }
