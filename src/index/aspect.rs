@@ -167,3 +167,50 @@ impl View<'_> {
 fn divisor(metric: Metric, per_spread: f32) -> f32 {
     per_spread.max(if metric == Metric::Cosine { 1e-9 } else { f32::MIN_POSITIVE })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::form::Storage;
+    use super::*;
+    use crate::vector::Vector;
+
+    #[test]
+    fn lists_promise_by_their_centres_and_look_the_same_from_afar() {
+        arbtest::arbtest(|u| {
+            let (dimension, count) = (u.int_in_range(1..=20)?, u.int_in_range(1..=12)?);
+            let mut numbers = |count: usize| -> arbtest::arbitrary::Result<Vec<f32>> {
+                (0..count).map(|_| Ok(f32::from(u.int_in_range(-9i8..=9)?) / 9.0 + 0.01)).collect()
+            };
+            let (raw, centres) = (numbers(dimension)?, numbers(dimension * count)?);
+            for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
+                let coder = match metric {
+                    Metric::Cosine => Coder::new(dimension, 2, true),
+                    _ => Coder::of_any_length(dimension, 2, metric, Vec::new()),
+                };
+                let form = Form { metric, storage: Storage::F32, dimension };
+                let query: Vector = metric.vector(raw.clone()).unwrap();
+                let measure = Measure::new(form, query);
+                let list =
+                    |at: usize| List { list: at as i64, count: 1, spread: (at + 1) as f32 / 8.0 };
+                let lists = (0..count).map(list).collect();
+                let lists = Lists::new(coder, lists, centres.clone(), Learned::default());
+                let view = lists.seen_by(&measure);
+                let asked = measure.asked();
+                let nearer = |at: usize| -> f32 {
+                    let pairs = || asked.iter().zip(&centres[at * dimension..]);
+                    match metric {
+                        Metric::Dot => pairs().map(|(a, b)| a * b).sum(),
+                        _ => -pairs().map(|(a, b)| (a - b) * (a - b)).sum::<f32>(),
+                    }
+                };
+                for at in 0..count {
+                    let (near, far) = (nearer(at) - nearer(0), view.promise(at) - view.promise(0));
+                    assert!((near - far).abs() < 1e-4, "{metric:?}: {near} {far}");
+                    let (afar, close) = (view.ahead(at, 0.3), view.aspect(at).ahead(0.3));
+                    assert!((afar - close).abs() <= 1e-4 * close.abs().max(1.0), "{afar} {close}");
+                }
+            }
+            Ok(())
+        });
+    }
+}

@@ -26,7 +26,7 @@ impl Rotation {
         let padded = dimension.next_multiple_of(MULTIPLE);
         let power = 1 << padded.ilog2();
         let mut random = Random::new(dimension as u64);
-        let signs = (0..ROUNDS * padded).map(|_| if random.next() >> 63 == 0 { 1.0 } else { -1.0 });
+        let signs = (0..ROUNDS * padded).map(|_| if random.bits() >> 63 == 0 { 1.0 } else { -1.0 });
         Rotation { padded, power, signs: signs.collect() }
     }
 
@@ -112,7 +112,7 @@ impl Random {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut it = self.0;
         it = (it ^ (it >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -122,7 +122,7 @@ impl Random {
 
     /// Below `count`, which is not 0.
     pub fn below(&mut self, count: usize) -> usize {
-        (self.next() % count as u64) as usize
+        (self.bits() % count as u64) as usize
     }
 }
 

@@ -13,7 +13,7 @@ use crate::vector::Vector;
 
 fn unit(random: &mut Random, dimension: usize) -> Vec<f32> {
     // Twelve uniform numbers add up to nearly a normal one.
-    let mut normal = || (0..12).map(|_| random.next() as f32 / u64::MAX as f32).sum::<f32>() - 6.0;
+    let mut normal = || (0..12).map(|_| random.bits() as f32 / u64::MAX as f32).sum::<f32>() - 6.0;
     let numbers: Vec<f32> = (0..dimension).map(|_| normal()).collect();
     let norm = numbers.iter().map(|it| it * it).sum::<f32>().sqrt();
     numbers.into_iter().map(|it| it / norm).collect()
