@@ -8,8 +8,8 @@
 /// Answers foreseen to be missed, per answer, at which a table learns what it finds.
 pub const LEVELS: [f64; 10] = [2.0, 1.0, 0.5, 0.25, 0.12, 0.06, 0.03, 0.015, 0.007, 0.003];
 /// Of the answers that may be missed, the share that is aimed for where the table has learned what it finds:
-/// a hundred rows tell that to about half of it.
-const AIMED_AMONG: f64 = 0.6;
+/// a hundred rows tell that to about half of it, and 0.946 was found for 0.95 where it was 0.6 (100,000 x 128).
+const AIMED_AMONG: f64 = 0.5;
 /// The same for queries from elsewhere: with more, queries from elsewhere among
 /// rows of twelve dimensions found less than was asked (`tests/lists.rs`).
 const AIMED_ELSEWHERE: f64 = 0.3;
