@@ -77,7 +77,8 @@ impl Lists {
 
     /// How many rows are in lists.
     pub fn rows(&self) -> usize {
-        self.lists.iter().map(|it| it.count).sum()
+        // Counts may be damaged.
+        self.lists.iter().fold(0, |rows, it| rows.saturating_add(it.count))
     }
 
     /// All of them as the query sees them.
@@ -121,7 +122,7 @@ impl View<'_> {
     pub fn promise(&self, at: usize) -> f32 {
         match self.form.metric {
             Metric::Dot => self.products[at],
-            // The square of the distance, but for the query's own.
+            // What the distance's square takes from the query's own.
             _ => 2.0 * self.products[at] - self.lists.squares[at],
         }
     }

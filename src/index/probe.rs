@@ -7,7 +7,6 @@
 //! know their own error.
 
 use std::collections::BinaryHeap;
-use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 
 use super::aspect::{Aspect, List, Lists};
@@ -21,7 +20,8 @@ use crate::kernel::Scanned;
 /// Rows in the lists that are opened before anything is foreseen, about, and how many lists these are: fewer of long ones, of which
 /// the first four held 0.96 of all answers (1,000,000 x 128), more of short ones, of which eight held 0.89 (100,000 x 512).
 const FIRST_ROWS: usize = 2_500;
-const FIRST_LISTS: RangeInclusive<usize> = 4..=8;
+const LEAST_FIRST: usize = 4;
+const MOST_FIRST: usize = 8;
 /// A query lies among the rows if it is no farther from a near list's centre than the list's rows are, by
 /// the mean square, times this: most clustered rows and queries like them are at 0.6 to 1.1 of it, photographs
 /// among sentences at 1.7 to 2.7, random directions from 2 on. In twelve dimensions queries from elsewhere begin
@@ -215,8 +215,8 @@ impl<S: Listed> Probe<'_, S> {
         let mut unopened: Vec<(f64, usize)> =
             (0..lists.len()).map(|at| (f64::from(view.promise(at)), at)).collect();
         let more = |a: &(f64, usize), b: &(f64, usize)| b.0.total_cmp(&a.0);
-        let mut at_once = FIRST_ROWS * lists.len() / self.lists.rows().max(1);
-        at_once = at_once.clamp(*FIRST_LISTS.start(), *FIRST_LISTS.end()).min(lists.len());
+        let first = FIRST_ROWS * lists.len() / self.lists.rows().max(1);
+        let mut at_once = first.clamp(LEAST_FIRST, MOST_FIRST).min(lists.len());
         if at_once < unopened.len() {
             unopened.select_nth_unstable_by(at_once, more);
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::blocks::{ROWID_BYTES, listed_slots, rowids};
+use super::blocks::{ROWID_BYTES, rowids};
 use super::statements::{blob, integer};
 use super::{BOUNDED_FORMAT, FORMED_FORMAT, LIST_BLOCKS, LISTED, LISTED_FORMAT, Store};
 use crate::error::Result;
@@ -169,8 +169,8 @@ impl Store {
 
     fn read_codes(&self, lists: &Lists, list: i64) -> Result<Coded> {
         let expected = lists.lists.iter().find(|it| it.list == list).map_or(0, |it| it.count);
-        // A damaged count asks for no more than a list can have.
-        let most = LIST_BLOCKS as usize * listed_slots(&self.made.form());
+        // A damaged count asks for no more than is kept.
+        let most = MOST_KEPT / lists.coder.group_bytes() * GROUP;
         let mut coded = lists.coder.room_for(expected.min(most));
         let sql = "SELECT block, codes FROM {codes} WHERE block BETWEEN ?1 AND ?2";
         let (first, last) = range_of(list);

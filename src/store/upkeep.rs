@@ -259,7 +259,7 @@ impl Store {
         let lists = tail.isqrt().clamp(1, tail.div_ceil(LEAST_TARGET));
         let most = (SAMPLE_BYTES / (4 * state.dimension)).max(lists);
         let every = tail.div_ceil(most.min(SAMPLED * lists)).max(1);
-        // Any of so many rows, as every so-manieth may be of its own kind: captions come five a picture.
+        // Anywhere among so many rows, as every n-th may be of a kind of its own: captions come five a picture.
         let mut random = Random::new(tail as u64);
         let (mut sample, mut met, mut next) = (Vec::new(), 0, random.below(every));
         let form = self.made.form();
