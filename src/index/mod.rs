@@ -17,6 +17,7 @@ mod probe;
 mod certain;
 mod effort;
 pub mod code;
+pub mod centres;
 pub mod cluster;
 mod rotation;
 

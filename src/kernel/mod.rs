@@ -3,6 +3,7 @@
 //! Each has a plain twin that a property test compares it with.
 #![allow(unsafe_code)]
 
+mod bytes;
 mod dot;
 mod scan;
 mod sums;
@@ -15,9 +16,12 @@ mod widest;
 
 use std::sync::LazyLock;
 
+#[cfg(test)]
+pub use bytes::plain as plain_bytes;
+pub use bytes::{BytePanels, ByteRows, FOUR, Far, MOVED};
 pub use lines::{Across, Lines};
 pub use panels::{ROWS, WIDTH, panels};
-pub use products::summed;
+pub use products::{dot as product, summed};
 pub use scan::{Groups, Line, Scanned};
 pub use sums::{LANES, MOST_TABLES, TABLE};
 pub use tables::{NUMBERS, Scale};
@@ -106,6 +110,19 @@ pub fn lines() -> Option<&'static Lines> {
                 lines::down_avx2(lines, weights, places, out)
             },
         });
+    }
+    None
+}
+
+/// How far [`ROWS`] rows are from each vector of some panels, all in bytes, where the machine has instructions for them.
+pub fn bytes() -> Option<Far> {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vnni")
+    {
+        // SAFETY: the features were just found.
+        return Some(|rows, panels, far| unsafe { bytes::avx512(rows, panels, far) });
     }
     None
 }

@@ -9,7 +9,7 @@ use super::lists::range_of;
 use super::statements::{blob, integer};
 use crate::error::Result;
 use crate::index::code::Coder;
-use crate::index::{Crew, List, cluster};
+use crate::index::{Crew, List, centres};
 use crate::sqlite::Value;
 use crate::vector::Vector;
 
@@ -153,7 +153,7 @@ impl Store {
     ) -> Result<()> {
         let centres: Vec<f32> =
             among.iter().flat_map(|at| state.centre(*at).iter().copied()).collect();
-        let nearest = cluster::assigned(&flat(&state.coder, &rows), &centres, state.dimension)?;
+        let nearest = centres::assigned(&flat(&state.coder, &rows), &centres, state.dimension)?;
         let additions = added(rows, among, nearest).into_values();
         let mut places = Vec::new();
         self.extend(state, &Crew::alone(), additions, &mut places)?;

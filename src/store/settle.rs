@@ -6,7 +6,7 @@ use super::extend::Addition;
 use super::moves::{Row, State, flat};
 use super::statements::integer;
 use crate::error::Result;
-use crate::index::cluster::Centres;
+use crate::index::centres::Centres;
 use crate::index::{Crew, List, Started, crewed};
 
 /// Bytes of rows that wait for others of their list.

@@ -9,7 +9,7 @@ use super::extend::{Addition, added};
 use super::moves::{Row, State, flat};
 use crate::error::Result;
 use crate::index::code::Coder;
-use crate::index::{Crew, cluster};
+use crate::index::{Crew, centres, cluster};
 
 /// Lists that rows of a split one may go to besides its halves.
 const NEIGHBOURS: usize = 6;
@@ -84,14 +84,14 @@ impl Before {
         // Rows that are all the same have one.
         let last = kept(&centres[centres.len() - dimension..]);
         let own = [&first[..], &last].concat();
-        let nearest = cluster::assigned(&flat, &own, dimension)?;
+        let nearest = centres::assigned(&flat, &own, dimension)?;
         let is_first = nearest.iter().filter(|it| it.0 == 0).count();
         let additions = if is_first == 0 || is_first == nearest.len() {
             // All the same: any half is as good.
             let (half, [at, other]) = (rows.len() / 2, halves);
             let (others, flat_others) = (rows.split_off(half), flat.split_off(half * dimension));
-            let mut additions = added(rows, &[at], cluster::assigned(&flat, &first, dimension)?);
-            let nearest = cluster::assigned(&flat_others, &last, dimension)?;
+            let mut additions = added(rows, &[at], centres::assigned(&flat, &first, dimension)?);
+            let nearest = centres::assigned(&flat_others, &last, dimension)?;
             additions.append(&mut added(others, &[other], nearest));
             additions
         } else {
@@ -99,7 +99,7 @@ impl Before {
             let centres = beside.iter().flat_map(|at| self.centre(*at)).chain(&own);
             let centres: Vec<f32> = centres.copied().collect();
             let among = [&beside[..], &halves].concat();
-            added(rows, &among, cluster::assigned(&flat, &centres, dimension)?)
+            added(rows, &among, centres::assigned(&flat, &centres, dimension)?)
         };
         Ok(Halved { first, last, additions })
     }

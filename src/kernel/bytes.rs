@@ -1,0 +1,149 @@
+//! How far rows are from many vectors, by products of bytes: about, in an eighth of the time that floats take.
+
+use super::panels::{ROWS, WIDTH};
+
+/// Numbers that are multiplied and added up by one instruction.
+pub const FOUR: usize = 4;
+/// What is added to a vector's bytes, as one side of a product has no sign.
+pub const MOVED: u8 = 128;
+
+/// Rows as bytes.
+#[derive(Default)]
+pub struct ByteRows {
+    /// Four numbers of each.
+    pub fours: Vec<[[i8; FOUR]; ROWS]>,
+    /// The sums of their bytes.
+    pub sums: [i32; ROWS],
+    /// What a byte stands for, twice.
+    pub steps: [f32; ROWS],
+}
+
+/// Sixteen vectors after the other as bytes; those that there are not are endlessly far.
+pub struct BytePanels {
+    /// Four numbers of each, with [`MOVED`] added; as many fours a panel as rows have.
+    pub fours: Vec<[[u8; FOUR]; WIDTH]>,
+    /// What a byte stands for.
+    pub steps: Vec<[f32; WIDTH]>,
+    /// The squares of their lengths.
+    pub squares: Vec<[f32; WIDTH]>,
+}
+
+/// Writes of each vector of each panel how far it is from each row, but for the square of the row; the least for each row.
+pub type Far =
+    fn(rows: &ByteRows, panels: &BytePanels, far: &mut [[[f32; WIDTH]; ROWS]]) -> [f32; ROWS];
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub fn avx512(
+    rows: &ByteRows,
+    panels: &BytePanels,
+    far: &mut [[[f32; WIDTH]; ROWS]],
+) -> [f32; ROWS] {
+    use std::arch::x86_64::*;
+    let mut least = [_mm512_set1_ps(f32::INFINITY); ROWS];
+    let fours = panels.fours.chunks_exact(rows.fours.len());
+    let panels = fours.zip(&panels.steps).zip(&panels.squares);
+    for (((fours, steps), squares), far) in panels.zip(far) {
+        let mut sums = rows.sums.map(|it| _mm512_set1_epi32(-i32::from(MOVED) * it));
+        for (rows, vectors) in rows.fours.iter().zip(fours) {
+            // SAFETY: the array holds 64 bytes.
+            let vectors = unsafe { _mm512_loadu_si512(vectors.as_ptr().cast()) };
+            for (row, sum) in rows.iter().zip(&mut sums) {
+                let four = _mm512_set1_epi32(i32::from_le_bytes(row.map(i8::cast_unsigned)));
+                *sum = _mm512_dpbusd_epi32(*sum, vectors, four);
+            }
+        }
+        // SAFETY: the arrays hold sixteen floats.
+        let (steps, squares) =
+            unsafe { (_mm512_loadu_ps(steps.as_ptr()), _mm512_loadu_ps(squares.as_ptr())) };
+        for row in 0..ROWS {
+            let near = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[row]), steps);
+            let it = _mm512_fnmadd_ps(_mm512_set1_ps(rows.steps[row]), near, squares);
+            least[row] = _mm512_min_ps(it, least[row]);
+            // SAFETY: the array holds sixteen floats.
+            unsafe { _mm512_storeu_ps(far[row].as_mut_ptr(), it) };
+        }
+    }
+    least.map(|it| _mm512_reduce_min_ps(it))
+}
+
+/// The twin of the other.
+#[cfg(test)]
+pub fn plain(
+    rows: &ByteRows,
+    panels: &BytePanels,
+    far: &mut [[[f32; WIDTH]; ROWS]],
+) -> [f32; ROWS] {
+    let mut least = [f32::INFINITY; ROWS];
+    let fours = rows.fours.len();
+    for (panel, far) in far.iter_mut().enumerate() {
+        for row in 0..ROWS {
+            for lane in 0..WIDTH {
+                let vector = panels.fours[panel * fours..].iter().map(|it| it[lane]);
+                let pairs = rows.fours.iter().map(|it| it[row]).zip(vector);
+                let products = pairs.flat_map(|(a, b)| {
+                    (0..FOUR)
+                        .map(move |at| i32::from(a[at]) * (i32::from(b[at]) - i32::from(MOVED)))
+                });
+                let near = products.sum::<i32>() as f32 * panels.steps[panel][lane];
+                far[row][lane] = (-rows.steps[row]).mul_add(near, panels.squares[panel][lane]);
+                least[row] = least[row].min(far[row][lane]);
+            }
+        }
+    }
+    least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_are_those_of_the_twin() {
+        arbtest::arbtest(|u| {
+            let (fours, count) = (u.int_in_range(1..=5)?, u.int_in_range(1..=3)?);
+            let mut rows = ByteRows::default();
+            for _ in 0..fours {
+                let mut four = [[0; FOUR]; ROWS];
+                for (row, four) in four.iter_mut().enumerate() {
+                    *four = u.arbitrary()?;
+                    rows.sums[row] += four.iter().map(|it| i32::from(*it)).sum::<i32>();
+                    rows.steps[row] = f32::from(u.int_in_range(0u8..=9)?);
+                }
+                rows.fours.push(four);
+            }
+            let of = |u: &mut arbtest::arbitrary::Unstructured<'_>| {
+                let mut panel = [0.0; WIDTH];
+                for it in &mut panel {
+                    *it = f32::from(u.int_in_range(0u8..=100)?) / 8.0;
+                }
+                Ok(panel)
+            };
+            let (mut of_steps, mut of_squares) = (Vec::new(), Vec::new());
+            let mut of_fours = Vec::new();
+            for _ in 0..count {
+                for _ in 0..fours {
+                    let mut four = [[0; FOUR]; WIDTH];
+                    for it in &mut four {
+                        *it = u.arbitrary()?;
+                    }
+                    of_fours.push(four);
+                }
+                of_steps.push(of(u)?);
+                of_squares.push(of(u)?);
+            }
+            let panels = BytePanels { fours: of_fours, steps: of_steps, squares: of_squares };
+            let mut expected = vec![[[0.0; WIDTH]; ROWS]; count];
+            let least = plain(&rows, &panels, &mut expected);
+            for (row, least) in least.into_iter().enumerate() {
+                assert!(expected.iter().any(|it| it[row].contains(&least)));
+            }
+            if let Some(kernel) = super::super::bytes() {
+                let mut found = vec![[[0.0; WIDTH]; ROWS]; count];
+                assert_eq!(kernel(&rows, &panels, &mut found), least);
+                assert_eq!(found, expected);
+            }
+            Ok(())
+        });
+    }
+}
