@@ -3,7 +3,7 @@
 //! Rounds of random signs and Hadamard transforms (Ailon and Chazelle 2009). It depends on the number of
 //! dimensions alone, so a code once written never has to be written anew.
 
-use crate::kernel::{Loops, widest};
+use crate::kernel::{Loops, side_by_side, widest};
 
 /// Enough that a single coordinate spreads like a normal distribution.
 const ROUNDS: usize = 4;
@@ -12,6 +12,7 @@ const MULTIPLE: usize = 16;
 
 /// The rotation for vectors of one dimension.
 pub struct Rotation {
+    dimension: usize,
     /// The dimension, filled up with zeros to a multiple of 16.
     padded: usize,
     /// The largest power of two in it.
@@ -27,7 +28,12 @@ impl Rotation {
         let power = 1 << padded.ilog2();
         let mut random = Random::new(dimension as u64);
         let signs = (0..ROUNDS * padded).map(|_| if random.bits() >> 63 == 0 { 1.0 } else { -1.0 });
-        Rotation { padded, power, signs: signs.collect() }
+        Rotation { dimension, padded, power, signs: signs.collect() }
+    }
+
+    /// How long vectors are.
+    pub fn dimension(&self) -> usize {
+        self.dimension
     }
 
     /// How long rotated vectors are.
@@ -39,52 +45,61 @@ impl Rotation {
     pub fn apply(&self, vector: &[f32]) -> Vec<f32> {
         let mut numbers = vector.to_vec();
         numbers.resize(self.padded, 0.0);
-        widest(Rounds { rotation: self, numbers: &mut numbers });
+        widest(Turning { rotation: self, numbers: numbers.as_chunks_mut::<1>().0 });
         numbers
     }
-}
 
-struct Rounds<'a> {
-    rotation: &'a Rotation,
-    numbers: &'a mut [f32],
-}
-
-impl Loops for Rounds<'_> {
-    type Output = ();
-
+    /// Rotates vectors that lie side by side: one number of each, [`Rotation::padded`] times.
     #[inline(always)]
-    fn run(self) {
-        let Rotation { padded, power, signs } = self.rotation;
+    pub fn turn<const VECTORS: usize>(&self, numbers: &mut [[f32; VECTORS]]) {
+        let Rotation { padded, power, signs, .. } = self;
         let rest = padded - power;
         for (round, signs) in signs.chunks_exact(*padded).enumerate() {
-            self.numbers.iter_mut().zip(signs).for_each(|(it, sign)| *it *= sign);
+            for (numbers, sign) in numbers.iter_mut().zip(signs) {
+                side_by_side::<VECTORS>();
+                numbers.iter_mut().for_each(|it| *it *= sign);
+            }
             // The transform takes a power of two: the first and the last numbers by turns.
             let from = if round % 2 == 0 { 0 } else { rest };
-            hadamard(&mut self.numbers[from..from + power]);
+            hadamard(&mut numbers[from..from + power]);
             if 0 < rest {
-                let (left, right) = self.numbers.split_at_mut(padded / 2);
-                butterfly(left, right, std::f32::consts::FRAC_1_SQRT_2);
+                butterfly(numbers, std::f32::consts::FRAC_1_SQRT_2);
             }
         }
     }
 }
 
+struct Turning<'a> {
+    rotation: &'a Rotation,
+    numbers: &'a mut [[f32; 1]],
+}
+
+impl Loops for Turning<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.rotation.turn(self.numbers);
+    }
+}
+
 #[inline(always)]
-fn hadamard(numbers: &mut [f32]) {
+fn hadamard<const VECTORS: usize>(numbers: &mut [[f32; VECTORS]]) {
     // A power of two, and at least sixteen.
     for eight in numbers.as_chunks_mut::<8>().0 {
-        *eight = hadamard_of_eight(*eight);
+        side_by_side::<VECTORS>();
+        for vector in 0..VECTORS {
+            let turned = hadamard_of_eight(eight.each_ref().map(|it| it[vector]));
+            eight.iter_mut().zip(turned).for_each(|(it, number)| it[vector] = number);
+        }
     }
     let mut half = 8;
     while half < numbers.len() {
-        for pair in numbers.chunks_exact_mut(2 * half) {
-            let (left, right) = pair.split_at_mut(half);
-            butterfly(left, right, 1.0);
-        }
+        numbers.chunks_exact_mut(2 * half).for_each(|it| butterfly(it, 1.0));
         half *= 2;
     }
     let scale = 1.0 / (numbers.len() as f32).sqrt();
-    numbers.iter_mut().for_each(|it| *it *= scale);
+    numbers.as_flattened_mut().iter_mut().for_each(|it| *it *= scale);
 }
 
 /// Three steps at once, in registers.
@@ -95,9 +110,11 @@ fn hadamard_of_eight([a, b, c, d, e, f, g, h]: [f32; 8]) -> [f32; 8] {
     [a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h]
 }
 
+/// Adds up and takes off the halves.
 #[inline(always)]
-fn butterfly(left: &mut [f32], right: &mut [f32], scale: f32) {
-    for (a, b) in left.iter_mut().zip(right) {
+fn butterfly<const VECTORS: usize>(numbers: &mut [[f32; VECTORS]], scale: f32) {
+    let (left, right) = numbers.split_at_mut(numbers.len() / 2);
+    for (a, b) in left.as_flattened_mut().iter_mut().zip(right.as_flattened_mut()) {
         (*a, *b) = ((*a + *b) * scale, (*a - *b) * scale);
     }
 }

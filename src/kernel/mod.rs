@@ -26,7 +26,7 @@ pub use scan::{Groups, Line, Scanned};
 pub use sums::{LANES, MOST_TABLES, TABLE};
 pub use tables::{NUMBERS, Scale};
 pub use waves::Waves;
-pub use widest::{Loops, widest};
+pub use widest::{Loops, side_by_side, widest};
 
 struct Kernels {
     name: &'static str,

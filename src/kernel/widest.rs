@@ -39,6 +39,15 @@ pub fn widest<L: Loops>(loops: L) -> L::Output {
     loops.run()
 }
 
+/// In a loop over numbers of several vectors, keeps the compiler from taking the same vector's of several turns at once, which
+/// lie apart: what is side by side fills a register.
+#[inline(always)]
+pub fn side_by_side<const VECTORS: usize>() {
+    if 1 < VECTORS {
+        std::hint::black_box(());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

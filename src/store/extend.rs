@@ -15,9 +15,6 @@ use crate::sqlite::Value;
 /// Bytes of rows that are computed while those before are written.
 const AHEAD_BYTES: usize = 1024 * 1024;
 
-/// Rows that are coded together: a sum of one alone waits for itself.
-const CODED: usize = 4;
-
 /// Bytes of codes that wait to be written.
 const UNWRITTEN_BYTES: usize = 32 * 1024 * 1024;
 
@@ -272,16 +269,9 @@ impl Begun {
             for (bytes, more) in block.planes.iter_mut().zip(planes(form, now)) {
                 bytes.extend(more);
             }
-            let rotated = |(_, vector): &Row| coder.rotated(&coder.placed(vector.as_slice()));
-            let (fours, others) = now.as_chunks::<CODED>();
-            let coded = fours.iter().flat_map(|four| {
-                let rows = four.each_ref().map(rotated);
-                coder.codes(rows.each_ref().map(Vec::as_slice), &centre)
-            });
-            let coded =
-                coded.chain(others.iter().flat_map(|it| coder.codes([&rotated(it)], &centre)));
-            for ((slot, (rowid, _)), code) in (count..).zip(now).zip(coded) {
-                coder.write(&mut block.codes, slot, &code);
+            let numbers: Vec<f32> = now.iter().flat_map(|it| it.1.as_slice()).copied().collect();
+            coder.write(&mut block.codes, count, &numbers, &centre);
+            for (slot, (rowid, _)) in (count..).zip(now) {
                 places.push((*rowid, packed(block.block, slot)));
             }
             blocks.extend(it);

@@ -15,13 +15,13 @@
 //!                    of row i + 16 in its upper one
 //! ```
 
+mod coding;
 mod estimate;
 #[cfg(test)]
 mod tests;
 
 pub use self::estimate::Asked;
 
-use std::array;
 use std::borrow::Cow;
 
 use half::f16;
@@ -29,7 +29,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::metric::Metric;
 use super::rotation::Rotation;
-use crate::kernel::{Groups, LANES, Loops, NUMBERS, TABLE, widest};
+use crate::kernel::{Groups, LANES, NUMBERS, TABLE};
 
 /// Rows that are coded together.
 pub const GROUP: usize = LANES;
@@ -51,15 +51,6 @@ pub struct Coder {
     metric: Metric,
     /// What is taken off rows, queries and centres; empty where nothing is.
     origin: Vec<f32>,
-}
-
-/// One row's code; the first three numbers are as they will be read.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Code {
-    shift: f32,
-    scale: f32,
-    rest: f32,
-    levels: Vec<u8>,
 }
 
 /// Codes of blocks, ready to be scanned.
@@ -180,19 +171,9 @@ impl Coder {
         self.rotation.padded() / NUMBERS * TABLE
     }
 
-    /// A [placed](Coder::placed) vector as [`Coder::codes`] and [`Coder::ask`] take it.
+    /// A centre, or a [placed](Coder::placed) query, as [`Coder::write`] and [`Coder::ask`] take it.
     pub fn rotated(&self, vector: &[f32]) -> Vec<f32> {
         self.rotation.apply(vector)
-    }
-
-    /// The codes of rows in the list of this centre, all rotated.
-    pub fn codes<const ROWS: usize>(&self, rows: [&[f32]; ROWS], centre: &[f32]) -> [Code; ROWS] {
-        widest(Coding { coder: self, rows, centre })
-    }
-
-    /// A number as it will be read.
-    fn kept(&self, number: f32) -> f32 {
-        if self.is_wide() { number } else { f16::from_f32(number).to_f32() }
     }
 
     /// The number, or the next one above it, as it will be read.
@@ -210,24 +191,12 @@ impl Coder {
         ((1usize << self.bits) - 1) as f32
     }
 
-    /// Writes a code into a block's groups.
-    pub fn write(&self, groups: &mut [u8], slot: usize, code: &Code) {
-        let (factors, planes) = self.lane(groups, slot);
+    /// Writes shift, scale and rest of a slot.
+    fn write_numbers(&self, groups: &mut [u8], slot: usize, numbers: [f32; 3]) {
+        let (factors, _) = self.lane(groups, slot);
         let (lane, width) = (slot % GROUP, self.number_bytes());
-        let numbers = [code.shift, code.scale, code.rest];
         for (factor, number) in factors.chunks_exact_mut(self.factor_bytes()).zip(numbers) {
             self.put_number(&mut factor[width * lane..width * (lane + 1)], number);
-        }
-        for plane in 0..self.bits {
-            let from = plane * self.plane_bytes();
-            let column = planes[from..from + self.plane_bytes()].iter_mut();
-            let column = column.skip(lane % TABLE).step_by(TABLE);
-            for (byte, levels) in column.zip(code.levels.as_chunks::<NUMBERS>().0) {
-                let bits = (u32::from_le_bytes(*levels) >> plane) & 0x0101_0101;
-                // Brings the lowest bit of each byte to bits 24 to 27.
-                let nibble = (bits.wrapping_mul(0x0102_0408) >> 24) as u8 & 0x0F;
-                put(byte, lane, nibble);
-            }
         }
     }
 
@@ -260,9 +229,10 @@ impl Coder {
 
     /// Makes a slot one that no search finds.
     pub fn clear(&self, groups: &mut [u8], slot: usize) {
-        let levels = vec![0; self.rotation.padded()];
-        let (shift, scale, rest) = (f32::NEG_INFINITY, 0.0, 0.0);
-        self.write(groups, slot, &Code { shift, scale, rest, levels });
+        self.write_numbers(groups, slot, [f32::NEG_INFINITY, 0.0, 0.0]);
+        let (_, planes) = self.lane(groups, slot);
+        let column = planes.iter_mut().skip(slot % TABLE).step_by(TABLE);
+        column.for_each(|byte| put(byte, slot % GROUP, 0));
     }
 
     /// Groups for this many slots, all empty.
@@ -338,70 +308,6 @@ impl Coder {
     fn groups<'a>(&self, coded: &'a Coded) -> Groups<'a> {
         let Coded { halves, floats, highest: planes, .. } = coded;
         Groups { planes, halves, floats, kinds: self.kinds() }
-    }
-}
-
-struct Coding<'a, const ROWS: usize> {
-    coder: &'a Coder,
-    rows: [&'a [f32]; ROWS],
-    centre: &'a [f32],
-}
-
-impl<const ROWS: usize> Loops for Coding<'_, ROWS> {
-    type Output = [Code; ROWS];
-
-    #[inline(always)]
-    fn run(self) -> [Code; ROWS] {
-        let Coding { coder, rows, centre } = self;
-        let less = |row: &[f32]| row.iter().zip(centre).map(|(a, b)| a - b).collect();
-        let differences: [Vec<f32>; ROWS] = rows.map(less);
-        let numbers = differences.each_ref().map(|it| &it[..centre.len()]);
-        // Each sum in this order: a code is known to be a row's by being the same whenever it is made.
-        let (mut squares, mut between) = ([0.0f32; ROWS], [0.0f32; ROWS]);
-        for (at, centre) in centre.iter().enumerate() {
-            for row in 0..ROWS {
-                squares[row] += numbers[row][at] * numbers[row][at];
-                between[row] += numbers[row][at] * centre;
-            }
-        }
-        let (most, half) = (coder.most_level(), coder.most_level() / 2.0);
-        let levels: [Vec<u8>; ROWS] = array::from_fn(|row| {
-            let step = STEPS[coder.bits - 1] * (squares[row] / centre.len() as f32).sqrt();
-            let per_step = if 0.0 < step { 1.0 / step } else { 0.0 };
-            // Of a number that is not negative, a cast takes the whole part.
-            let level = |number: &f32| (number * per_step + half + 0.5).clamp(0.0, most) as u8;
-            numbers[row].iter().map(level).collect()
-        });
-        let placed = |it: &Vec<u8>| it.iter().map(|it| f32::from(*it) - half).collect();
-        let grids: [Vec<f32>; ROWS] = levels.each_ref().map(placed);
-        let grids = grids.each_ref().map(|it| &it[..centre.len()]);
-        let (mut along, mut centre_along) = ([0.0f32; ROWS], [0.0f32; ROWS]);
-        for (at, centre) in centre.iter().enumerate() {
-            for row in 0..ROWS {
-                along[row] += numbers[row][at] * grids[row][at];
-                centre_along[row] += centre * grids[row][at];
-            }
-        }
-        let scales: [f32; ROWS] = array::from_fn(|row| {
-            coder.kept(if 0.0 < along[row] { squares[row] / along[row] } else { 0.0 })
-        });
-        let mut rests = [0.0f64; ROWS];
-        for at in 0..centre.len() {
-            for row in 0..ROWS {
-                rests[row] += f64::from(numbers[row][at] - scales[row] * grids[row][at]).powi(2);
-            }
-        }
-        let mut levels = levels.into_iter();
-        array::from_fn(|row| {
-            // A score of L2 also loses half the square of how far the row is from the centre.
-            let own = if coder.metric == Metric::L2 { -squares[row] / 2.0 } else { between[row] };
-            Code {
-                shift: coder.kept(own - scales[row] * centre_along[row]),
-                scale: scales[row],
-                rest: coder.kept_above(rests[row].sqrt()),
-                levels: levels.next().unwrap_or_default(),
-            }
-        })
     }
 }
 

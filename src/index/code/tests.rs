@@ -26,11 +26,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 /// The codes of rows, around a centre that is rotated already.
 fn coded(coder: &Coder, rows: &[Vec<f32>], centre: &[f32]) -> Coded {
     let mut groups = coder.empty(rows.len());
-    for (slot, row) in rows.iter().enumerate() {
-        let row = coder.rotated(&coder.placed(row));
-        let [code] = coder.codes([&row], centre);
-        coder.write(&mut groups, slot, &code);
-    }
+    coder.write(&mut groups, 0, &rows.concat(), centre);
     let mut coded = Coded::default();
     assert!(coder.load(&mut coded, 1, &groups));
     coded
@@ -52,23 +48,75 @@ fn seen(
     (lists, measure, asked, aspect)
 }
 
+/// Writes the code of one row, number by number: the twin of [`Coder::write`].
+fn write_one(coder: &Coder, groups: &mut [u8], slot: usize, row: &[f32], centre: &[f32]) {
+    let row = coder.rotated(&coder.placed(row));
+    let numbers: Vec<f32> = row.iter().zip(centre).map(|(a, b)| a - b).collect();
+    let sum = |of: &dyn Fn(usize) -> f32| (0..numbers.len()).fold(0.0, |sum, at| sum + of(at));
+    let square = sum(&|at| numbers[at] * numbers[at]);
+    let step = STEPS[coder.bits - 1] * (square / numbers.len() as f32).sqrt();
+    let per_step = if 0.0 < step { 1.0 / step } else { 0.0 };
+    let (most, half) = (coder.most_level(), coder.most_level() / 2.0);
+    let level = |it: &f32| (it * per_step + half + 0.5).clamp(0.0, most).floor();
+    let levels: Vec<f32> = numbers.iter().map(level).collect();
+    let kept = |it: f32| if coder.is_wide() { it } else { f16::from_f32(it).to_f32() };
+    let along = sum(&|at| numbers[at] * (levels[at] - half));
+    let scale = kept(if 0.0 < along { square / along } else { 0.0 });
+    let rest = |(number, level): (&f32, &f32)| f64::from(number - scale * (level - half)).powi(2);
+    let rest = coder.kept_above(numbers.iter().zip(&levels).map(rest).sum::<f64>().sqrt());
+    let own = match coder.metric {
+        Metric::L2 => -square / 2.0,
+        _ => sum(&|at| numbers[at] * centre[at]),
+    };
+    let shift = kept(own - scale * sum(&|at| centre[at] * (levels[at] - half)));
+    let (factors, planes) = coder.lane(groups, slot);
+    for (kind, number) in [shift, scale, rest].into_iter().enumerate().take(coder.kinds()) {
+        let from = kind * coder.factor_bytes() + slot % GROUP * coder.number_bytes();
+        coder.put_number(&mut factors[from..from + coder.number_bytes()], number);
+    }
+    for (at, level) in levels.iter().enumerate() {
+        for plane in 0..coder.bits {
+            let bit = (*level as u8) >> plane & 1;
+            let byte =
+                &mut planes[plane * coder.plane_bytes() + at / NUMBERS * TABLE + slot % TABLE];
+            let place = at % NUMBERS + if slot % GROUP < TABLE { 0 } else { NUMBERS };
+            *byte = *byte & !(1 << place) | bit << place;
+        }
+    }
+}
+
+fn a_coder(u: &mut arbtest::arbitrary::Unstructured<'_>) -> arbtest::arbitrary::Result<Coder> {
+    let (dimension, bits) = (u.int_in_range(1..=70)?, u.int_in_range(1..=MOST_BITS)?);
+    Ok(match u.int_in_range(0..=3)? {
+        0 => Coder::of_any_length(dimension, bits, Metric::Dot, Vec::new()),
+        1 => Coder::of_any_length(dimension, bits, Metric::L2, vec![0.5; dimension]),
+        bounded => Coder::new(dimension, bits, bounded == 2),
+    })
+}
+
 #[test]
-fn rows_coded_together_have_the_codes_of_each() {
+fn codes_are_those_of_the_twin() {
     arbtest::arbtest(|u| {
-        let (dimension, bits) = (u.int_in_range(1..=70)?, u.int_in_range(1..=4)?);
-        let coder = match *u.choose(&[Metric::Cosine, Metric::Dot, Metric::L2])? {
-            Metric::Cosine => Coder::new(dimension, bits, true),
-            metric => Coder::of_any_length(dimension, bits, metric, Vec::new()),
+        let coder = a_coder(u)?;
+        let dimension = coder.rotation.dimension();
+        let mut vector = |centre: &[f32]| -> arbtest::arbitrary::Result<Vec<f32>> {
+            // Some rows are their centre.
+            match u.int_in_range(0..=9)? {
+                0 if !centre.is_empty() => Ok(centre.to_vec()),
+                _ => (0..dimension).map(|_| Ok(f32::from(u.arbitrary::<i16>()?) / 3e4)).collect(),
+            }
         };
-        let mut vector = || -> arbtest::arbitrary::Result<Vec<f32>> {
-            (0..dimension).map(|_| Ok(f32::from(u.arbitrary::<i16>()?) / 777.0)).collect()
-        };
-        let centre = coder.rotated(&vector()?);
-        // One row is its centre.
-        let rows = [vector()?, vector()?, vector()?].map(|it| coder.rotated(&it));
-        let rows = [&rows[0], &rows[1], &centre, &rows[2]];
-        let together = coder.codes(rows.map(Vec::as_slice), &centre);
-        assert_eq!(together, rows.map(|it| coder.codes([it.as_slice()], &centre)).map(|[it]| it));
+        let centre = vector(&[])?;
+        let rows =
+            (0..40).map(|_| vector(&centre)).collect::<arbtest::arbitrary::Result<Vec<_>>>()?;
+        let (slots, turned) = (96, coder.rotated(&centre));
+        let (mut found, mut expected) = (coder.empty(slots), coder.empty(slots));
+        let (first, count) = (u.int_in_range(0..=slots - 40)?, u.int_in_range(0..=40)?);
+        coder.write(&mut found, first, &rows[..count].concat(), &turned);
+        for (slot, row) in (first..).zip(&rows[..count]) {
+            write_one(&coder, &mut expected, slot, row, &turned);
+        }
+        assert_eq!(found, expected);
         Ok(())
     });
 }
@@ -83,10 +131,7 @@ fn estimates_are_unbiased_and_as_exact_as_they_say() {
         let rows: Vec<Vec<f32>> = (0..320).map(|_| unit(&mut random, dimension)).collect();
         let mut groups = coder.empty(rows.len());
         let turned = coder.rotated(&centre);
-        for (slot, row) in rows.iter().enumerate() {
-            let [code] = coder.codes([&coder.rotated(row)], &turned);
-            coder.write(&mut groups, slot, &code);
-        }
+        coder.write(&mut groups, 0, &rows.concat(), &turned);
         let mut coded = Coded::default();
         assert!(coder.load(&mut coded, 1, &groups));
         assert_eq!(coded.rows, rows.len());
@@ -234,26 +279,19 @@ fn highest_bits_tell_which_groups_are_behind() {
 #[test]
 fn slots_are_written_copied_and_cleared() {
     arbtest::arbtest(|u| {
-        let (dimension, bits) = (u.int_in_range(1..=40)?, u.int_in_range(1..=MOST_BITS)?);
-        let coder = match u.int_in_range(0..=2)? {
-            0 => Coder::of_any_length(dimension, bits, Metric::Dot, Vec::new()),
-            bounded => Coder::new(dimension, bits, bounded == 1),
-        };
-        let slots = 70;
+        let coder = a_coder(u)?;
+        let dimension = coder.rotation.dimension();
+        let (slots, centre) = (70, coder.rotated(&vec![0.1; dimension]));
         let mut groups = coder.empty(slots);
-        let mut twin: Vec<Option<Code>> = vec![None; slots];
+        let mut twin: Vec<Option<Vec<f32>>> = vec![None; slots];
         for _ in 0..40 {
             let (slot, other) = (u.int_in_range(0..=slots - 1)?, u.int_in_range(0..=slots - 1)?);
             match u.int_in_range(0..=2)? {
                 0 => {
-                    let levels = (0..coder.rotation.padded())
-                        .map(|_| Ok(u.arbitrary::<u8>()? & ((1 << coder.bits) - 1)));
-                    let levels = levels.collect::<arbtest::arbitrary::Result<_>>()?;
-                    let number = |it: i8| f32::from(it);
-                    let (shift, scale) = (number(u.arbitrary()?), number(u.arbitrary()?));
-                    let code = Code { shift, scale, rest: number(u.arbitrary()?), levels };
-                    coder.write(&mut groups, slot, &code);
-                    twin[slot] = Some(code);
+                    let row = (0..dimension).map(|_| Ok(f32::from(u.arbitrary::<i16>()?) / 3e4));
+                    let row = row.collect::<arbtest::arbitrary::Result<Vec<_>>>()?;
+                    coder.write(&mut groups, slot, &row, &centre);
+                    twin[slot] = Some(row);
                 }
                 1 => {
                     coder.copy(&mut groups, slot, other);
@@ -266,8 +304,8 @@ fn slots_are_written_copied_and_cleared() {
             }
         }
         let mut expected = coder.empty(slots);
-        for (slot, code) in twin.iter().enumerate() {
-            code.iter().for_each(|it| coder.write(&mut expected, slot, it));
+        for (slot, row) in twin.iter().enumerate() {
+            row.iter().for_each(|it| coder.write(&mut expected, slot, it, &centre));
         }
         assert_eq!(groups, expected);
         Ok(())
