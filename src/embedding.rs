@@ -1,6 +1,7 @@
 //! Embeddings: unit vectors and their arithmetic.
 
 use crate::error::{Error, Result};
+use crate::kernel::{Loops, widest};
 
 /// A point on the unit sphere where pictures and sentences meet.
 ///
@@ -14,22 +15,7 @@ impl Embedding {
     /// # Errors
     /// An empty vector, a number that is not finite, a vector of zeros.
     pub fn new(mut raw: Vec<f32>) -> Result<Embedding> {
-        if raw.is_empty() {
-            return Err(Error::VectorBytes { bytes: 0 });
-        }
-        // Squares of float32 neither overflow nor vanish in float64.
-        let norm = square(&raw).sqrt();
-        // Most are of length one already: their bytes come back as they went in.
-        if (norm - 1.0).abs() <= 1e-6 {
-            return Ok(Embedding(raw));
-        }
-        if let Some(at) = raw.iter().position(|it| !it.is_finite()) {
-            return Err(Error::VectorNumber { value: raw[at], at });
-        }
-        if norm == 0.0 {
-            return Err(Error::VectorZero);
-        }
-        raw.iter_mut().for_each(|it| *it = (f64::from(*it) / norm) as f32);
+        scale(&mut raw)?;
         Ok(Embedding(raw))
     }
 
@@ -64,14 +50,46 @@ impl Embedding {
     }
 }
 
-/// Of the length; in sums side by side, which do not wait for each other.
-fn square(numbers: &[f32]) -> f64 {
-    let (chunks, rest) = numbers.as_chunks::<8>();
-    let mut sums = [0.0f64; 8];
-    for chunk in chunks {
-        sums.iter_mut().zip(chunk).for_each(|(sum, it)| *sum += f64::from(*it) * f64::from(*it));
+/// Scales numbers to length one.
+///
+/// # Errors
+/// Those of [`Embedding::new`].
+pub fn scale(raw: &mut [f32]) -> Result<()> {
+    if raw.is_empty() {
+        return Err(Error::VectorBytes { bytes: 0 });
     }
-    sums.iter().sum::<f64>() + rest.iter().map(|it| f64::from(*it).powi(2)).sum::<f64>()
+    // Squares of float32 neither overflow nor vanish in float64.
+    let norm = widest(Square(raw)).sqrt();
+    // Most are of length one already: their bytes come back as they went in.
+    if (norm - 1.0).abs() <= 1e-6 {
+        return Ok(());
+    }
+    if let Some(at) = raw.iter().position(|it| !it.is_finite()) {
+        return Err(Error::VectorNumber { value: raw[at], at });
+    }
+    if norm == 0.0 {
+        return Err(Error::VectorZero);
+    }
+    raw.iter_mut().for_each(|it| *it = (f64::from(*it) / norm) as f32);
+    Ok(())
+}
+
+/// Of the length; in sums side by side, which do not wait for each other.
+struct Square<'a>(&'a [f32]);
+
+impl Loops for Square<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let (chunks, rest) = self.0.as_chunks::<8>();
+        let mut sums = [0.0f64; 8];
+        for chunk in chunks {
+            let squares = sums.iter_mut().zip(chunk);
+            squares.for_each(|(sum, it)| *sum += f64::from(*it) * f64::from(*it));
+        }
+        sums.iter().sum::<f64>() + rest.iter().map(|it| f64::from(*it).powi(2)).sum::<f64>()
+    }
 }
 
 #[cfg(test)]

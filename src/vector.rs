@@ -18,17 +18,8 @@ impl Vector {
     /// # Errors
     /// An empty vector, a number that is not finite, one that is too long.
     pub fn new(numbers: Vec<f32>) -> Result<Vector> {
-        if numbers.is_empty() {
-            return Err(Error::VectorBytes { bytes: 0 });
-        }
-        if let Some(at) = numbers.iter().position(|it| !it.is_finite()) {
-            return Err(Error::VectorNumber { value: numbers[at], at });
-        }
-        let vector = Vector(numbers);
-        match vector.length() {
-            length if MOST_LENGTH < length => Err(Error::VectorLength { length }),
-            _ => Ok(vector),
-        }
+        check(&numbers)?;
+        Ok(Vector(numbers))
     }
 
     /// Reads the bytes of [`Vector::to_blob`].
@@ -59,7 +50,28 @@ impl Vector {
 
     /// Its Euclidean length.
     pub fn length(&self) -> f64 {
-        self.0.iter().map(|it| f64::from(*it).powi(2)).sum::<f64>().sqrt()
+        length(&self.0)
+    }
+}
+
+fn length(numbers: &[f32]) -> f64 {
+    numbers.iter().map(|it| f64::from(*it).powi(2)).sum::<f64>().sqrt()
+}
+
+/// Whether numbers are those of a vector.
+///
+/// # Errors
+/// Those of [`Vector::new`].
+pub fn check(numbers: &[f32]) -> Result<()> {
+    if numbers.is_empty() {
+        return Err(Error::VectorBytes { bytes: 0 });
+    }
+    if let Some(at) = numbers.iter().position(|it| !it.is_finite()) {
+        return Err(Error::VectorNumber { value: numbers[at], at });
+    }
+    match length(numbers) {
+        length if MOST_LENGTH < length => Err(Error::VectorLength { length }),
+        _ => Ok(()),
     }
 }
 

@@ -150,6 +150,31 @@ impl Form {
         self.metric.vector(numbers)
     }
 
+    /// The numbers of many rows, laid end to end.
+    ///
+    /// # Errors
+    /// Bytes that are none of a vector, and which row's they are.
+    pub fn numbers(
+        &self,
+        high: &[u8],
+        low: &[u8],
+    ) -> std::result::Result<Vec<f32>, (usize, Error)> {
+        let mut numbers = match self.storage {
+            Storage::F32 => plane::join(high, low),
+            _ => {
+                let mut numbers =
+                    Vec::with_capacity(high.len() / self.high_bytes() * self.dimension);
+                let rows = high.chunks_exact(self.high_bytes());
+                rows.for_each(|high| self.each(high, |_, chunk| numbers.extend_from_slice(chunk)));
+                numbers
+            }
+        };
+        for (at, row) in numbers.chunks_exact_mut(self.dimension).enumerate() {
+            self.metric.make_vector(row).map_err(|err| (at, err))?;
+        }
+        Ok(numbers)
+    }
+
     /// The numbers of a row's high plane: those that were written, or near them in float32.
     pub fn roughly(&self, high: &[u8]) -> Vec<f32> {
         let mut numbers = Vec::with_capacity(self.dimension);

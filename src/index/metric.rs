@@ -1,9 +1,9 @@
 //! What "near" means.
 
-use crate::embedding::Embedding;
+use crate::embedding::{self, Embedding};
 use crate::error::{Error, Result};
 use crate::kernel::summed;
-use crate::vector::Vector;
+use crate::vector::{self, Vector};
 
 /// How two vectors are compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,6 +46,17 @@ impl Metric {
         match self {
             Metric::Cosine => Embedding::new(numbers).map(Vector::from),
             _ => Vector::new(numbers),
+        }
+    }
+
+    /// Makes of numbers those of [`Metric::vector`], in place.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn make_vector(self, numbers: &mut [f32]) -> Result<()> {
+        match self {
+            Metric::Cosine => embedding::scale(numbers),
+            _ => vector::check(numbers),
         }
     }
 

@@ -48,10 +48,30 @@ pub fn widened(high: &[u8]) -> impl Iterator<Item = f32> + '_ {
 
 /// The numbers that [`split`] took apart.
 pub fn join(high: &[u8], low: &[u8]) -> Vec<f32> {
-    let (high, low) = (high.as_chunks::<BYTES>().0, low.as_chunks::<BYTES>().0);
-    high.iter().zip(low).map(|(high, low)| joined(*high, *low)).collect()
+    let mut numbers = vec![0.0; high.len().min(low.len()) / BYTES];
+    widest(Join { high, low, numbers: &mut numbers });
+    numbers
 }
 
+struct Join<'a> {
+    high: &'a [u8],
+    low: &'a [u8],
+    numbers: &'a mut [f32],
+}
+
+impl Loops for Join<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let (high, low) = (self.high.as_chunks::<BYTES>().0, self.low.as_chunks::<BYTES>().0);
+        for ((number, high), low) in self.numbers.iter_mut().zip(high).zip(low) {
+            *number = joined(*high, *low);
+        }
+    }
+}
+
+#[inline(always)]
 fn joined(high: [u8; BYTES], low: [u8; BYTES]) -> f32 {
     let low = u32::from(u16::from_le_bytes(low));
     // The upper half was rounded up where the lower half begins with a one.

@@ -1,7 +1,10 @@
 //! Vectors in blocks: where each row is, and how rows come, change and go.
 
+use std::borrow::Cow;
+
 use super::Store;
 use super::lists::list_of;
+use super::rows::Rows;
 use super::statements::{ERROR, blob, integer};
 use crate::error::{Error, Result};
 use crate::index::code::GROUP;
@@ -24,44 +27,53 @@ impl Store {
     pub fn append(&self, rows: &[(i64, Vector)]) -> Result<()> {
         self.written.set(self.written.get() + rows.len());
         self.rough.set(None);
-        self.unnoticed(|| self.append_all(rows))
+        let form = self.made.form();
+        self.unnoticed(|| {
+            rows.chunks(slots(&form)).try_for_each(|some| {
+                self.append_all(&Rows::of(&form, some.iter().map(|it| (it.0, &it.1))))
+            })
+        })
     }
 
-    pub(super) fn append_all(&self, rows: &[(i64, Vector)]) -> Result<()> {
+    pub(super) fn append_all(&self, rows: &Rows) -> Result<()> {
         let full = slots(&self.made.form());
-        let mut rest = rows;
-        while !rest.is_empty() {
+        let mut done = 0;
+        while done < rows.count() {
             let sql = "SELECT block, count, length(rowids) FROM {blocks} WHERE block < {listed} AND count < {full} LIMIT 1";
             let open = self.first(sql, &[], |row| {
                 Ok((integer(row, 0)?, integer(row, 1)?, integer(row, 2)?))
             })?;
-            let taken;
+            let (rest, taken) = (rows.count() - done, done);
             if let Some((block, count, bytes)) = open {
                 let capacity = bytes as usize / ROWID_BYTES;
                 let count = self.slot_count(block, count, bytes as usize)?;
-                taken = rest.len().min(full - count);
-                if capacity < count + taken {
-                    self.grow(block, count, (count + taken).next_power_of_two().min(full))?;
+                done += rest.min(full - count);
+                let end = count + done - taken;
+                if capacity < end {
+                    self.grow(block, count, end.next_power_of_two().min(full))?;
                 }
-                self.fill(block, count, &rest[..taken])?;
+                self.fill(block, count, rows.part(taken..done))?;
             } else {
-                taken = rest.len().min(full);
-                self.add_block(&rest[..taken])?;
+                done += rest.min(full);
+                self.add_block(rows.part(taken..done))?;
             }
-            rest = &rest[taken..];
         }
         Ok(())
     }
 
     /// A new block for these rows.
-    fn add_block(&self, rows: &[(i64, Vector)]) -> Result<()> {
+    fn add_block(&self, rows: [&[u8]; 3]) -> Result<()> {
         let full = slots(&self.made.form());
-        let capacity = rows.len().next_power_of_two().max(FIRST_SLOTS).min(full);
-        let form = self.made.form();
-        let [mut rowids, mut high, mut low] = planes(&form, rows);
-        rowids.resize(capacity * ROWID_BYTES, 0);
-        high.resize(capacity * form.high_bytes(), 0);
-        low.resize(capacity * form.low_bytes(), 0);
+        let count = rows[0].len() / ROWID_BYTES;
+        let capacity = count.next_power_of_two().max(FIRST_SLOTS).min(full);
+        // Bytes are only copied where there are to be more.
+        let [rowids, high, low] = rows.map(|it| {
+            let mut plane = Cow::Borrowed(it);
+            if count < capacity {
+                plane.to_mut().resize(it.len() / count * capacity, 0);
+            }
+            plane
+        });
         let next = self
             .first(
                 "SELECT ifnull(max(block), 0) + 1 FROM {blocks} WHERE block < {listed}",
@@ -73,7 +85,7 @@ impl Store {
             "INSERT INTO {blocks}(block, count, rowids, high) VALUES (?1, ?2, ?3, ?4)",
             &[
                 Value::Integer(next),
-                Value::Integer(rows.len() as i64),
+                Value::Integer(count as i64),
                 Value::Blob(&rowids),
                 Value::Blob(&high),
             ],
@@ -84,7 +96,7 @@ impl Store {
                 &[Value::Integer(next), Value::Blob(&low)],
             )?;
         }
-        self.map(next, 0, rows)
+        self.map(next, 0, rows[0])
     }
 
     /// Gives a block more slots.
@@ -112,21 +124,24 @@ impl Store {
     }
 
     /// Writes rows into a block's free slots, from `count` on.
-    fn fill(&self, block: i64, count: usize, rows: &[(i64, Vector)]) -> Result<()> {
-        let planes = planes(&self.made.form(), rows);
-        for ((table, column, width), bytes) in self.columns().zip(planes) {
+    fn fill(&self, block: i64, count: usize, rows: [&[u8]; 3]) -> Result<()> {
+        for ((table, column, width), bytes) in self.columns().zip(rows) {
             let end = count * width + bytes.len();
-            self.part_mut(table, column, block, end)?.write(count * width, &bytes)?;
+            self.part_mut(table, column, block, end)?.write(count * width, bytes)?;
         }
-        self.set_count(block, count + rows.len())?;
-        self.map(block, count, rows)
+        self.set_count(block, count + rows[0].len() / ROWID_BYTES)?;
+        self.map(block, count, rows[0])
     }
 
-    pub(super) fn map(&self, block: i64, from: usize, rows: &[(i64, Vector)]) -> Result<()> {
-        let places = (from..).zip(rows).map(|(slot, (rowid, _))| [*rowid, packed(block, slot)]);
+    /// Says where rows are that were nowhere before.
+    fn map(&self, block: i64, from: usize, rowid_bytes: &[u8]) -> Result<()> {
+        let rowids = rowid_bytes.as_chunks::<ROWID_BYTES>().0.iter();
+        let places = (from..).zip(rowids);
         self.run_each(
             "INSERT INTO {rows}(rowid, place) VALUES (?1, ?2)",
-            places.map(|it| it.map(Value::Integer)),
+            places.map(|(slot, rowid)| {
+                [i64::from_le_bytes(*rowid), packed(block, slot)].map(Value::Integer)
+            }),
         )
     }
 
@@ -139,10 +154,10 @@ impl Store {
             self.remove(rowid)?;
             return self.append(&[(rowid, vector.clone())]);
         }
-        let planes = planes(&self.made.form(), &[(rowid, vector.clone())]);
-        for ((table, column, width), bytes) in self.columns().zip(planes).skip(1) {
+        let row = Rows::of(&self.made.form(), std::iter::once((rowid, vector)));
+        for ((table, column, width), bytes) in self.columns().zip(row.part(0..1)).skip(1) {
             let end = (slot + 1) * width;
-            self.part_mut(table, column, block, end)?.write(slot * width, &bytes)?;
+            self.part_mut(table, column, block, end)?.write(slot * width, bytes)?;
         }
         Ok(())
     }
@@ -222,22 +237,20 @@ impl Store {
         if loose.len() < 2 {
             return Ok(());
         }
-        let mut rows = Vec::new();
+        let mut rows = Rows::none(&self.made.form());
         for block in loose {
-            let places = self.slots_of(block)?;
-            let mut taken = Vec::new();
-            self.whole(&places, &mut |found, vector| taken.push((found.rowid, vector)))?;
-            for (rowid, _) in &taken {
-                self.run("DELETE FROM {rows} WHERE rowid = ?1", &[Value::Integer(*rowid)])?;
+            let taken = self.block_rows(block)?;
+            for rowid in taken.rowids() {
+                self.run("DELETE FROM {rows} WHERE rowid = ?1", &[Value::Integer(rowid)])?;
             }
             self.drop_block(block)?;
-            rows.append(&mut taken);
-            if slots(&self.made.form()) <= rows.len() {
-                self.append(&rows)?;
-                rows.clear();
+            rows.add(taken.part(0..taken.count()));
+            if slots(&self.made.form()) <= rows.count() {
+                self.append_all(&rows)?;
+                rows = Rows::none(&self.made.form());
             }
         }
-        self.append(&rows)
+        self.append_all(&rows)
     }
 
     pub(super) fn slots_of(&self, block: i64) -> Result<Vec<Found>> {
@@ -425,17 +438,6 @@ pub fn listed_slots(form: &Form) -> usize {
 
 pub(super) fn packed(block: i64, slot: usize) -> i64 {
     (block << PLACE_BITS) | slot as i64
-}
-
-/// Rowids, high and low planes of rows.
-pub(super) fn planes(form: &Form, rows: &[(i64, Vector)]) -> [Vec<u8>; 3] {
-    let widths = [ROWID_BYTES, form.high_bytes(), form.low_bytes()];
-    let [mut rowids, mut high, mut low] = widths.map(|it| Vec::with_capacity(it * rows.len()));
-    for (rowid, vector) in rows {
-        rowids.extend(rowid.to_le_bytes());
-        form.write(vector, &mut high, &mut low);
-    }
-    [rowids, high, low]
 }
 
 pub(super) fn rowids(bytes: &[u8], count: usize) -> Vec<i64> {

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::Store;
-use super::blocks::{ROWID_BYTES, listed_slots, packed, planes};
+use super::blocks::{listed_slots, packed};
 use super::lists::range_of;
-use super::moves::{Row, State};
+use super::moves::State;
+use super::rows::{Reader, Rows};
 use super::statements::{blob, integer};
 use crate::error::Result;
 use crate::index::code::{Coder, GROUP};
-use crate::index::{Crew, Form, List, Started};
+use crate::index::{Crew, List, Started};
 use crate::sqlite::Value;
 
 /// Bytes of rows that are computed while those before are written.
@@ -38,29 +39,25 @@ impl Unwritten {
 pub(super) struct Addition {
     /// Which of all lists it is.
     pub(super) at: usize,
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Rows,
     /// The sum of the squares of how far they are from its centre.
     pub(super) squares: f64,
 }
 
-impl Addition {
-    /// Nothing yet.
-    pub(super) fn none(at: usize) -> Addition {
-        Addition { at, rows: Vec::new(), squares: 0.0 }
-    }
-}
-
-/// What is added to lists, by list: each row to the one whose centre is nearest, of which `among` says what list it is.
+/// What is added to lists, by list: each row from `first` on to the one whose centre is nearest, of which `among` says what list
+/// it is.
 pub(super) fn added(
-    rows: Vec<Row>,
+    rows: &Rows,
+    first: usize,
     among: &[usize],
     nearest: Vec<(usize, f32)>,
 ) -> BTreeMap<usize, Addition> {
     let mut additions = BTreeMap::new();
-    for (row, (nearest, square)) in rows.into_iter().zip(nearest) {
+    for (slot, (nearest, square)) in (first..).zip(nearest) {
         let at = among[nearest];
-        let addition = additions.entry(at).or_insert_with(|| Addition::none(at));
-        addition.rows.push(row);
+        let none = || Addition { at, rows: rows.like(), squares: 0.0 };
+        let addition = additions.entry(at).or_insert_with(none);
+        addition.rows.add(rows.part(slot..slot + 1));
         addition.squares += f64::from(square);
     }
     additions
@@ -69,8 +66,7 @@ pub(super) fn added(
 /// A block of a list.
 struct Block {
     block: i64,
-    /// Rowids, high and low planes.
-    planes: [Vec<u8>; 3],
+    rows: Rows,
     codes: Vec<u8>,
 }
 
@@ -101,15 +97,15 @@ impl Store {
         mut additions: impl Iterator<Item = Addition>,
         places: &mut Vec<(i64, i64)>,
     ) -> Result<()> {
-        let mut before: Option<Started<'scope, Written>> = None;
+        let mut before: Option<Started<'scope, Result<Written>>> = None;
         loop {
             self.stop_if_interrupted()?;
             let begun = self.begun(state, &mut additions)?;
             if begun.is_empty() {
                 break;
             }
-            let (coder, form) = (state.coder.clone(), self.made.form());
-            let mut started = Some(crew.start(begun, move |it: Begun| it.written(&coder, &form)));
+            let (coder, reader) = (state.coder.clone(), self.reader());
+            let mut started = Some(crew.start(begun, move |it: Begun| it.written(&coder, &reader)));
             if crew.is_several() {
                 std::mem::swap(&mut before, &mut started);
             }
@@ -128,7 +124,7 @@ impl Store {
         while bytes < AHEAD_BYTES
             && let Some(addition) = additions.next()
         {
-            bytes += 4 * state.dimension * addition.rows.len();
+            bytes += 4 * state.dimension * addition.rows.count();
             begun.push(self.begun_one(state, addition)?);
         }
         Ok(begun)
@@ -148,8 +144,8 @@ impl Store {
             Ok(())
         })?;
         let open = open.map(|it| self.whole_block(state, it)).transpose()?;
-        let room = open.as_ref().map_or(0, |it| most - it.count());
-        let new = addition.rows.len().saturating_sub(room).div_ceil(most);
+        let room = open.as_ref().map_or(0, |it| most - it.rows.count());
+        let new = addition.rows.count().saturating_sub(room).div_ceil(most);
         if last + 1 < next + new as i64 {
             return Err(self.damaged("lists", format!("list {list} has no block left")));
         }
@@ -163,17 +159,13 @@ impl Store {
         let unwritten = state.unwritten.by_block.get(&block);
         let found = self.first(sql, &[Value::Integer(block)], |row| {
             let count = self.slot_count(block, integer(row, 0)?, blob(row, 1)?.len())?;
-            let form = self.made.form();
-            let part = |column: usize, width: usize| {
-                let bytes = blob(row, column)?.get(..count * width);
-                bytes.map(<[u8]>::to_vec).ok_or_else(|| {
-                    self.damaged("blocks", format!("block {block} is too short for {count} rows"))
-                })
-            };
-            let planes =
-                [part(1, ROWID_BYTES)?, part(2, form.high_bytes())?, part(3, form.low_bytes())?];
+            let mut rows = Rows::none(&self.made.form());
+            if !rows.add_first(count, [blob(row, 1)?, blob(row, 2)?, blob(row, 3)?]) {
+                let reason = format!("block {block} is too short for {count} rows");
+                return Err(self.damaged("blocks", reason));
+            }
             let codes = unwritten.map_or_else(|| blob(row, 4), |it| Ok(it.as_slice()))?;
-            Ok(Block { block, planes, codes: codes.to_vec() })
+            Ok(Block { block, rows, codes: codes.to_vec() })
         })?;
         let expected = self.codes_bytes()?;
         match found {
@@ -195,10 +187,11 @@ impl Store {
     fn finish(
         &self,
         state: &mut State,
-        started: Option<Started<'_, Written>>,
+        started: Option<Started<'_, Result<Written>>>,
         places: &mut Vec<(i64, i64)>,
     ) -> Result<()> {
-        for mut written in started.map_or(Ok(Vec::new()), Started::finish)? {
+        for written in started.map_or(Ok(Vec::new()), Started::finish)? {
+            let mut written = written?;
             for block in written.blocks {
                 self.write_block(&block)?;
                 state.unwritten.insert(block.block, block.codes);
@@ -226,10 +219,11 @@ impl Store {
     }
 
     fn write_block(&self, it: &Block) -> Result<()> {
-        let ([rowids, high, low], block) = (&it.planes, Value::Integer(it.block));
+        let (count, block) = (it.rows.count(), Value::Integer(it.block));
+        let [rowids, high, low] = it.rows.part(0..count);
         self.run(
             "INSERT OR REPLACE INTO {blocks}(block, count, rowids, high) VALUES (?1, ?2, ?3, ?4)",
-            &[block, Value::Integer(it.count() as i64), Value::Blob(rowids), Value::Blob(high)],
+            &[block, Value::Integer(count as i64), Value::Blob(rowids), Value::Blob(high)],
         )?;
         if !low.is_empty() {
             self.run(
@@ -241,41 +235,36 @@ impl Store {
     }
 }
 
-impl Block {
-    /// How many rows it has.
-    fn count(&self) -> usize {
-        self.planes[0].len() / ROWID_BYTES
-    }
-}
-
 impl Begun {
     /// The blocks with the rows in them.
-    fn written(self, coder: &Coder, form: &Form) -> Written {
+    fn written(self, coder: &Coder, reader: &Reader) -> Result<Written> {
         let Begun { addition: Addition { at, rows, squares }, centre, mut open, next } = self;
-        let (most, centre) = (listed_slots(form), coder.rotated(&centre));
-        let (mut blocks, mut places) = (Vec::new(), Vec::with_capacity(rows.len()));
-        let (mut rest, mut numbers) = (&rows[..], next..);
-        while !rest.is_empty() {
+        let (most, centre) = (listed_slots(&reader.form), coder.rotated(&centre));
+        let (numbers, rowids) = (reader.numbers(&rows)?, rows.rowids());
+        let (mut blocks, mut places) = (Vec::new(), Vec::with_capacity(rows.count()));
+        let (mut done, mut rowids, mut numbers) = (0, rowids, &numbers[..]);
+        let mut free = next..;
+        while done < rows.count() {
             let mut it = open.take().or_else(|| {
-                let (planes, codes) = (Default::default(), coder.empty(most));
-                numbers.next().map(|block| Block { block, planes, codes })
+                let mut rows = rows.like();
+                rows.reserve(most);
+                free.next().map(|block| Block { block, rows, codes: coder.empty(most) })
             });
             let Some(block) = &mut it else {
                 break;
             };
-            let count = block.count();
-            let (now, later) = rest.split_at(rest.len().min(most - count));
-            rest = later;
-            for (bytes, more) in block.planes.iter_mut().zip(planes(form, now)) {
-                bytes.extend(more);
-            }
-            let numbers: Vec<f32> = now.iter().flat_map(|it| it.1.as_slice()).copied().collect();
-            coder.write(&mut block.codes, count, &numbers, &centre);
-            for (slot, (rowid, _)) in (count..).zip(now) {
-                places.push((*rowid, packed(block.block, slot)));
+            let count = block.rows.count();
+            let taken = (rows.count() - done).min(most - count);
+            block.rows.add(rows.part(done..done + taken));
+            done += taken;
+            let (now, later) = numbers.split_at(taken * reader.form.dimension);
+            numbers = later;
+            coder.write(&mut block.codes, count, now, &centre);
+            for (slot, rowid) in (count..count + taken).zip(&mut rowids) {
+                places.push((rowid, packed(block.block, slot)));
             }
             blocks.extend(it);
         }
-        Written { at, rows: rows.len(), squares, blocks, places }
+        Ok(Written { at, rows: rows.count(), squares, blocks, places })
     }
 }

@@ -7,6 +7,7 @@ mod extend;
 mod learn;
 mod lists;
 mod moves;
+mod rows;
 mod settle;
 mod split;
 mod statements;

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use super::Store;
-use super::blocks::rowids;
 use super::extend::{Unwritten, added};
 use super::lists::range_of;
+use super::rows::{Reader, Rows};
 use super::statements::{blob, integer};
 use crate::error::Result;
 use crate::index::code::Coder;
 use crate::index::{Crew, List, centres};
 use crate::sqlite::Value;
-use crate::vector::Vector;
 
 /// The lists while they change.
 pub(super) struct State {
@@ -22,15 +21,6 @@ pub(super) struct State {
     /// How many compute what they become.
     pub(super) threads: usize,
     pub(super) unwritten: Unwritten,
-}
-
-pub(super) type Row = (i64, Vector);
-
-/// Rows laid end to end, where centres are.
-pub(super) fn flat(coder: &Coder, rows: &[Row]) -> Vec<f32> {
-    let mut flat = Vec::with_capacity(rows.iter().map(|it| it.1.dimension()).sum());
-    rows.iter().for_each(|it| flat.extend_from_slice(&coder.placed(it.1.as_slice())));
-    flat
 }
 
 impl State {
@@ -91,10 +81,10 @@ impl Store {
         )
     }
 
-    fn taken_blocks(&self, blocks: &[i64]) -> Result<Vec<Row>> {
-        let mut rows = Vec::new();
+    fn taken_blocks(&self, blocks: &[i64]) -> Result<Rows> {
+        let mut rows = Rows::none(&self.made.form());
         for block in blocks {
-            rows.append(&mut self.block_rows(*block)?);
+            self.add_block_rows(*block, &mut rows)?;
         }
         for block in blocks {
             self.drop_block(*block)?;
@@ -102,7 +92,7 @@ impl Store {
         Ok(rows)
     }
 
-    pub(super) fn taken_from_list(&self, list: i64) -> Result<Vec<Row>> {
+    pub(super) fn taken_from_list(&self, list: i64) -> Result<Rows> {
         let (first, last) = range_of(list);
         let mut blocks = Vec::new();
         let sql = "SELECT block FROM {blocks} WHERE block BETWEEN ?1 AND ?2";
@@ -114,51 +104,44 @@ impl Store {
     }
 
     /// The rows of a block, whole.
-    pub(super) fn block_rows(&self, block: i64) -> Result<Vec<Row>> {
+    pub(super) fn block_rows(&self, block: i64) -> Result<Rows> {
+        let mut rows = Rows::none(&self.made.form());
+        self.add_block_rows(block, &mut rows)?;
+        Ok(rows)
+    }
+
+    /// Adds the rows of a block.
+    pub(super) fn add_block_rows(&self, block: i64, rows: &mut Rows) -> Result<()> {
         let sql = "SELECT count, rowids, high, low FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block WHERE b.block = ?1";
-        let form = self.made.form();
-        let (width, low_width) = (form.high_bytes(), form.low_bytes());
-        let rows = self.first(sql, &[Value::Integer(block)], |row| {
+        let found = self.first(sql, &[Value::Integer(block)], |row| {
             let rowid_bytes = blob(row, 1)?;
             let count = self.slot_count(block, integer(row, 0)?, rowid_bytes.len())?;
-            let (high, low) = (blob(row, 2)?, blob(row, 3)?);
-            if high.len() < count * width || low.len() < count * low_width {
+            if !rows.add_first(count, [rowid_bytes, blob(row, 2)?, blob(row, 3)?]) {
                 return Err(self.damaged(
                     "blocks",
                     format!("the planes of block {block} are too short for {count} rows"),
                 ));
             }
-            rowids(rowid_bytes, count)
-                .into_iter()
-                .enumerate()
-                .map(|(slot, rowid)| {
-                    let high = &high[slot * width..(slot + 1) * width];
-                    let low = &low[slot * low_width..(slot + 1) * low_width];
-                    let vector = form.read(high, low).map_err(|err| {
-                        self.damaged("blocks", format!("row {rowid} of block {block}: {err}"))
-                    })?;
-                    Ok((rowid, vector))
-                })
-                .collect::<Result<Vec<Row>>>()
+            Ok(())
         })?;
-        rows.ok_or_else(|| self.damaged("blocks", format!("block {block} is missing")))
+        found.ok_or_else(|| self.damaged("blocks", format!("block {block} is missing")))
     }
 
     /// Puts rows that stand in no block into the nearest of these lists.
-    pub(super) fn distribute(
-        &self,
-        state: &mut State,
-        rows: Vec<Row>,
-        among: &[usize],
-    ) -> Result<()> {
+    pub(super) fn distribute(&self, state: &mut State, rows: &Rows, among: &[usize]) -> Result<()> {
         let centres: Vec<f32> =
             among.iter().flat_map(|at| state.centre(*at).iter().copied()).collect();
-        let nearest = centres::assigned(&flat(&state.coder, &rows), &centres, state.dimension)?;
-        let additions = added(rows, among, nearest).into_values();
+        let numbers = self.reader().placed(rows, &state.coder)?;
+        let nearest = centres::assigned(&numbers, &centres, state.dimension)?;
+        let additions = added(rows, 0, among, nearest).into_values();
         let mut places = Vec::new();
         self.extend(state, &Crew::alone(), additions, &mut places)?;
         self.write_codes(state)?;
         self.write_places(&mut places)
+    }
+
+    pub(super) fn reader(&self) -> Reader {
+        Reader { form: self.made.form(), name: self.name.clone() }
     }
 
     /// Says where rows are that were elsewhere before.
@@ -175,7 +158,7 @@ impl Store {
         let rows = self.taken_from_list(state.lists[at].list)?;
         self.drop_list(state, at)?;
         let all: Vec<usize> = (0..state.lists.len()).collect();
-        self.distribute(state, rows, &all)
+        self.distribute(state, &rows, &all)
     }
 
     fn drop_list(&self, state: &mut State, at: usize) -> Result<()> {
@@ -189,8 +172,8 @@ impl Store {
         while !state.lists.is_empty() {
             let at = state.lists.len() - 1;
             let rows = self.taken_from_list(state.lists[at].list)?;
-            for (rowid, _) in &rows {
-                self.run("DELETE FROM {rows} WHERE rowid = ?1", &[Value::Integer(*rowid)])?;
+            for rowid in rows.rowids() {
+                self.run("DELETE FROM {rows} WHERE rowid = ?1", &[Value::Integer(rowid)])?;
             }
             self.append_all(&rows)?;
             self.drop_list(state, at)?;

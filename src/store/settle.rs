@@ -3,7 +3,8 @@
 use super::Store;
 use super::blocks::listed_slots;
 use super::extend::Addition;
-use super::moves::{Row, State, flat};
+use super::moves::State;
+use super::rows::Rows;
 use super::statements::integer;
 use crate::error::Result;
 use crate::index::centres::Centres;
@@ -18,15 +19,25 @@ const ROW_BYTES: usize = 48;
 /// Places that are written together, in the order of their rowids.
 const PLACES: usize = 256 * 1024;
 
-/// Rows that stand in no block, by the list they belong to, with the squares of how far they are from its centre.
+/// Rows that stand in no block, and which of them wait for each list.
 struct Gathered {
-    lists: Vec<(Vec<Row>, Vec<f32>)>,
+    /// As they were compared; some may be in a block by now.
+    parts: Vec<Rows>,
     rows: usize,
+    lists: Vec<Vec<Waiting>>,
     places: Vec<(i64, i64)>,
 }
 
+/// A row that waits for others of its list.
+struct Waiting {
+    part: usize,
+    slot: usize,
+    /// The square of how far it is from the list's centre.
+    square: f32,
+}
+
 /// Rows, and of each the nearest list and the square of how far its centre is.
-type Compared = (Vec<Row>, Vec<(usize, f32)>);
+type Compared = Result<(Rows, Vec<(usize, f32)>)>;
 
 impl Store {
     /// Puts up to about `most` rows that are in no list into the nearest ones; how many they were.
@@ -42,11 +53,11 @@ impl Store {
             Ok(())
         })?;
         let centres = Centres::for_rows(found, &state.centres, state.dimension)?;
-        let coder = state.coder.clone();
+        let (coder, reader) = (state.coder.clone(), self.reader());
         crewed(state.threads, |crew| {
             self.settle_blocks(state, &blocks, crew, |rows| {
-                let nearest = centres.nearest(&flat(&coder, &rows));
-                (rows, nearest)
+                let nearest = centres.nearest(&reader.placed(&rows, &coder)?);
+                Ok((rows, nearest))
             })
         })
     }
@@ -56,22 +67,28 @@ impl Store {
         state: &mut State,
         blocks: &[i64],
         crew: &Crew<'scope, '_>,
-        compare: impl Fn(Vec<Row>) -> Compared + Send + Sync + Copy + 'scope,
+        compare: impl Fn(Rows) -> Compared + Send + Sync + Copy + 'scope,
     ) -> Result<usize> {
         let row_bytes = 4 * state.dimension + ROW_BYTES;
         let mut gathered = Gathered::new(state.lists.len());
-        let (mut rows, mut settled, mut before) = (Vec::new(), 0, None);
+        let none = || {
+            let mut rows = Rows::none(&self.made.form());
+            rows.reserve(COMPARED_BYTES / row_bytes);
+            rows
+        };
+        let (mut rows, mut settled, mut before) = (none(), 0, None);
         for (at, block) in blocks.iter().enumerate() {
             self.stop_if_interrupted()?;
-            rows.append(&mut self.block_rows(*block)?);
+            self.add_block_rows(*block, &mut rows)?;
             // At once, while its pages are in memory.
             self.drop_block(*block)?;
-            if at + 1 < blocks.len() && rows.len() * row_bytes < COMPARED_BYTES {
+            if at + 1 < blocks.len() && rows.count() * row_bytes < COMPARED_BYTES {
                 continue;
             }
-            settled += rows.len();
+            settled += rows.count();
             // Compared while the next are read.
-            let started = crew.start(parts(crew, &mut rows), compare);
+            let parts = parts(crew, std::mem::replace(&mut rows, none()));
+            let started = crew.start(parts, compare);
             self.gather(state, crew, &mut gathered, before.replace(started))?;
         }
         self.gather(state, crew, &mut gathered, before)?;
@@ -89,13 +106,15 @@ impl Store {
         gathered: &mut Gathered,
         compared: Option<Started<'scope, Compared>>,
     ) -> Result<()> {
-        for (rows, nearest) in compared.map_or(Ok(Vec::new()), Started::finish)? {
+        for compared in compared.map_or(Ok(Vec::new()), Started::finish)? {
+            let (rows, nearest) = compared?;
             gathered.add(rows, nearest);
         }
         let most = GATHERED_BYTES / (4 * state.dimension + ROW_BYTES);
         if most < gathered.rows {
             self.write_full_blocks(state, crew, gathered)?;
             self.write_longest(state, crew, gathered, most)?;
+            gathered.forget_written();
         }
         match PLACES < gathered.places.len() {
             true => self.write_places(&mut gathered.places),
@@ -111,8 +130,8 @@ impl Store {
         gathered: &mut Gathered,
     ) -> Result<()> {
         let slots = listed_slots(&self.made.form());
-        let full = |(list, (rows, _)): (&List, &(Vec<Row>, Vec<f32>))| {
-            rows.len().saturating_sub((list.count + rows.len()) % slots)
+        let full = |(list, waiting): (&List, &Vec<Waiting>)| {
+            waiting.len().saturating_sub((list.count + waiting.len()) % slots)
         };
         let counts: Vec<usize> = state.lists.iter().zip(&gathered.lists).map(full).collect();
         let some = counts.into_iter().enumerate().filter(|it| 0 < it.1);
@@ -131,7 +150,7 @@ impl Store {
         if left <= most {
             return Ok(());
         }
-        let counts = gathered.lists.iter().map(|it| it.0.len());
+        let counts = gathered.lists.iter().map(Vec::len);
         let mut longest: Vec<(usize, usize)> = counts.enumerate().collect();
         longest.sort_by_key(|it| std::cmp::Reverse(it.1));
         let some = longest.into_iter().take_while(|(_, count)| {
@@ -151,12 +170,17 @@ impl Store {
         gathered: &mut Gathered,
         some: Vec<(usize, usize)>,
     ) -> Result<()> {
-        let Gathered { lists, rows, places } = gathered;
+        let Gathered { parts, rows, lists, places } = gathered;
+        let none = Rows::none(&self.made.form());
         let additions = some.into_iter().map(|(at, count)| {
-            let (waiting, squares) = &mut lists[at];
             *rows -= count;
-            let squares = squares.drain(..count).map(f64::from).sum();
-            Addition { at, rows: waiting.drain(..count).collect(), squares }
+            let mut addition = Addition { at, rows: none.like(), squares: 0.0 };
+            addition.rows.reserve(count);
+            for Waiting { part, slot, square } in lists[at].drain(..count) {
+                addition.rows.add(parts[part].part(slot..slot + 1));
+                addition.squares += f64::from(square);
+            }
+            addition
         });
         self.extend(state, crew, additions, places)
     }
@@ -164,25 +188,48 @@ impl Store {
 
 impl Gathered {
     fn new(lists: usize) -> Gathered {
-        Gathered { lists: vec![Default::default(); lists], rows: 0, places: Vec::new() }
+        let lists = (0..lists).map(|_| Vec::new()).collect();
+        Gathered { parts: Vec::new(), rows: 0, lists, places: Vec::new() }
     }
 
-    fn add(&mut self, rows: Vec<Row>, nearest: Vec<(usize, f32)>) {
-        self.rows += rows.len();
-        for (row, (at, square)) in rows.into_iter().zip(nearest) {
-            self.lists[at].0.push(row);
-            self.lists[at].1.push(square);
+    fn add(&mut self, rows: Rows, nearest: Vec<(usize, f32)>) {
+        let part = self.parts.len();
+        self.rows += rows.count();
+        for (slot, (at, square)) in nearest.into_iter().enumerate() {
+            self.lists[at].push(Waiting { part, slot, square });
+        }
+        self.parts.push(rows);
+    }
+
+    /// Gives up the memory of rows that wait no more.
+    fn forget_written(&mut self) {
+        let mut waits: Vec<Vec<bool>> =
+            self.parts.iter().map(|it| vec![false; it.count()]).collect();
+        for Waiting { part, slot, .. } in self.lists.iter().flatten() {
+            waits[*part][*slot] = true;
+        }
+        let mut moved = Vec::with_capacity(waits.len());
+        for (rows, waits) in self.parts.iter_mut().zip(waits) {
+            rows.retain(&waits);
+            let before = waits.iter().scan(0, |count, waits| {
+                *count += usize::from(*waits);
+                Some(*count - usize::from(*waits))
+            });
+            moved.push(before.collect::<Vec<usize>>());
+        }
+        for Waiting { part, slot, .. } in self.lists.iter_mut().flatten() {
+            *slot = moved[*part][*slot];
         }
     }
 }
 
 /// The rows in as many parts as a crew shares well.
-fn parts(crew: &Crew<'_, '_>, rows: &mut Vec<Row>) -> Vec<Vec<Row>> {
-    let share = crew.share(rows.len(), rows.len().max(1));
+fn parts(crew: &Crew<'_, '_>, mut rows: Rows) -> Vec<Rows> {
+    let share = crew.share(rows.count(), rows.count().max(1));
     let mut parts = Vec::new();
-    while !rows.is_empty() {
-        let rest = rows.split_off(share.min(rows.len()));
-        parts.push(std::mem::replace(rows, rest));
+    while share < rows.count() {
+        parts.push(rows.take(share));
     }
+    parts.push(rows);
     parts
 }

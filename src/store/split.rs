@@ -2,11 +2,13 @@
 //! beside several of them is written once.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::Store;
 use super::extend::{Addition, added};
-use super::moves::{Row, State, flat};
+use super::moves::State;
+use super::rows::{Reader, Rows};
 use crate::error::Result;
 use crate::index::code::Coder;
 use crate::index::{Crew, centres, cluster};
@@ -25,6 +27,7 @@ struct Halved {
 /// The lists as they are before some are split.
 struct Before {
     coder: Arc<Coder>,
+    reader: Reader,
     dimension: usize,
     /// Which are split.
     those: Vec<usize>,
@@ -47,20 +50,27 @@ impl Store {
         }
         let before = Before {
             coder: state.coder.clone(),
+            reader: self.reader(),
             dimension,
             those: those.to_vec(),
             centres: state.centres.clone(),
         };
-        let halved = crew.each(taken, move |(halves, rows)| before.halved(halves, rows))?;
+        let halved = crew.each(taken, move |(halves, rows)| before.halved(halves, &rows))?;
         let mut additions: BTreeMap<usize, Addition> = BTreeMap::new();
         for (at, halved) in those.iter().zip(halved) {
             let Halved { first, last, additions: more } = halved?;
             state.centres[at * dimension..(at + 1) * dimension].copy_from_slice(&first);
             self.add_list(state, &last)?;
-            for (at, mut more) in more {
-                let addition = additions.entry(at).or_insert_with(|| Addition::none(at));
-                addition.rows.append(&mut more.rows);
-                addition.squares += more.squares;
+            for (at, more) in more {
+                match additions.entry(at) {
+                    Entry::Vacant(it) => {
+                        it.insert(more);
+                    }
+                    Entry::Occupied(mut it) => {
+                        it.get_mut().rows.add(more.rows.part(0..more.rows.count()));
+                        it.get_mut().squares += more.squares;
+                    }
+                }
             }
         }
         let mut places = Vec::new();
@@ -74,10 +84,10 @@ impl Store {
 
 impl Before {
     /// Where the rows of a list go whose halves are to be these.
-    fn halved(&self, halves: [usize; 2], mut rows: Vec<Row>) -> Result<Halved> {
+    fn halved(&self, halves: [usize; 2], rows: &Rows) -> Result<Halved> {
         let dimension = self.dimension;
         // As they will be kept: rows that differ only beyond that would move in circles.
-        let mut flat = flat(&self.coder, &rows);
+        let flat = self.reader.placed(rows, &self.coder)?;
         let centres = cluster::centres(&flat, dimension, 2)?;
         let kept = |it| self.coder.centre_of(&self.coder.centre_bytes(it));
         let first = kept(&centres[..dimension]);
@@ -88,18 +98,19 @@ impl Before {
         let is_first = nearest.iter().filter(|it| it.0 == 0).count();
         let additions = if is_first == 0 || is_first == nearest.len() {
             // All the same: any half is as good.
-            let (half, [at, other]) = (rows.len() / 2, halves);
-            let (others, flat_others) = (rows.split_off(half), flat.split_off(half * dimension));
-            let mut additions = added(rows, &[at], centres::assigned(&flat, &first, dimension)?);
-            let nearest = centres::assigned(&flat_others, &last, dimension)?;
-            additions.append(&mut added(others, &[other], nearest));
+            let (half, [at, other]) = (rows.count() / 2, halves);
+            let (flat, others) = flat.split_at(half * dimension);
+            let nearest = centres::assigned(flat, &first, dimension)?;
+            let mut additions = added(rows, 0, &[at], nearest);
+            let nearest = centres::assigned(others, &last, dimension)?;
+            additions.append(&mut added(rows, half, &[other], nearest));
             additions
         } else {
             let beside = self.beside(halves[0]);
             let centres = beside.iter().flat_map(|at| self.centre(*at)).chain(&own);
             let centres: Vec<f32> = centres.copied().collect();
             let among = [&beside[..], &halves].concat();
-            added(rows, &among, centres::assigned(&flat, &centres, dimension)?)
+            added(rows, 0, &among, centres::assigned(&flat, &centres, dimension)?)
         };
         Ok(Halved { first, last, additions })
     }

@@ -63,7 +63,7 @@ impl Store {
         &self,
         sql: &'static str,
         arguments: &[Value<'_>],
-        take: impl Fn(&Statement) -> Result<T>,
+        take: impl FnOnce(&Statement) -> Result<T>,
     ) -> Result<Option<T>> {
         let mut statement = self.taken(sql)?;
         statement.start(arguments)?;

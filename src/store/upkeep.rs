@@ -10,6 +10,7 @@ use super::blocks::listed_slots;
 use super::extend::Unwritten;
 use super::lists::range_of;
 use super::moves::State;
+use super::rows::Rows;
 use super::statements::{integer, schema_of};
 use super::{BOUNDED_FORMAT, FORMED_LISTED_FORMAT, LISTS_SCHEMA, Store};
 use crate::error::Result;
@@ -93,7 +94,7 @@ impl Store {
             if count.div_ceil(listed_slots(&self.made.form())) < blocks.unwrap_or(0) as usize {
                 let rows = self.taken_from_list(list)?;
                 state.lists[at].count = 0;
-                self.distribute(&mut state, rows, &[at])?;
+                self.distribute(&mut state, &rows, &[at])?;
             }
         }
         self.changed();
@@ -114,16 +115,17 @@ impl Store {
                 self.set_bits()?;
             }
             self.run("DELETE FROM {rows}", &[])?;
-            let mut pending = Vec::new();
+            let form = self.made.form();
             for block in blocks {
-                pending.append(&mut self.block_rows(block)?);
+                let rows = self.block_rows(block)?;
                 self.drop_block(block)?;
-                if BATCH_BYTES <= 4 * self.made.dimension * pending.len() {
-                    self.append(&pending)?;
-                    pending.clear();
-                }
+                // As they are read, which is of length one again.
+                let numbers = self.reader().numbers(&rows)?;
+                let vectors =
+                    numbers.chunks(form.dimension).map(|it| form.metric.vector(it.to_vec()));
+                let vectors = vectors.collect::<Result<Vec<_>>>()?;
+                self.append_all(&Rows::of(&form, rows.rowids().zip(&vectors)))?;
             }
-            self.append(&pending)?;
             self.run("DELETE FROM {low} WHERE block NOT IN (SELECT block FROM {blocks})", &[])?;
             self.changed();
             self.tend_lists(None)

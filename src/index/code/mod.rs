@@ -144,6 +144,15 @@ impl Coder {
         }
     }
 
+    /// [`Coder::placed`] of many rows, laid end to end.
+    pub fn place_all(&self, rows: &mut [f32]) {
+        if !self.origin.is_empty() {
+            for row in rows.chunks_exact_mut(self.origin.len()) {
+                row.iter_mut().zip(&self.origin).for_each(|(it, origin)| *it -= origin);
+            }
+        }
+    }
+
     /// Whether [`Coder::margins`] are known.
     pub fn is_bounded(&self) -> bool {
         self.bounded

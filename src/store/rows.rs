@@ -1,0 +1,135 @@
+//! Rows as they are written, on their way from block to block: nothing is made of their numbers until somebody asks.
+
+use std::ops::Range;
+
+use super::blocks::ROWID_BYTES;
+use crate::error::{Error, Result};
+use crate::index::Form;
+use crate::index::code::Coder;
+use crate::vector::Vector;
+
+/// Rowids, high and low planes.
+#[derive(Clone)]
+pub(super) struct Rows {
+    widths: [usize; 3],
+    planes: [Vec<u8>; 3],
+}
+
+impl Rows {
+    /// None yet.
+    pub(super) fn none(form: &Form) -> Rows {
+        let widths = [ROWID_BYTES, form.high_bytes(), form.low_bytes()];
+        Rows { widths, planes: Default::default() }
+    }
+
+    /// None yet, of the same form.
+    pub(super) fn like(&self) -> Rows {
+        Rows { widths: self.widths, planes: Default::default() }
+    }
+
+    /// These, as the form writes them.
+    pub(super) fn of<'a>(
+        form: &Form,
+        rows: impl ExactSizeIterator<Item = (i64, &'a Vector)>,
+    ) -> Rows {
+        let mut made = Rows::none(form);
+        made.reserve(rows.len());
+        let [rowids, high, low] = &mut made.planes;
+        for (rowid, vector) in rows {
+            rowids.extend(rowid.to_le_bytes());
+            form.write(vector, high, low);
+        }
+        made
+    }
+
+    pub(super) fn reserve(&mut self, rows: usize) {
+        for (plane, width) in self.planes.iter_mut().zip(self.widths) {
+            plane.reserve_exact(rows * width);
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.planes[0].len() / ROWID_BYTES
+    }
+
+    pub(super) fn rowids(&self) -> impl ExactSizeIterator<Item = i64> + '_ {
+        self.planes[0].as_chunks::<ROWID_BYTES>().0.iter().map(|it| i64::from_le_bytes(*it))
+    }
+
+    /// Rowids, high and low planes of some of them.
+    pub(super) fn part(&self, slots: Range<usize>) -> [&[u8]; 3] {
+        let one = |at: usize| {
+            let width = self.widths[at];
+            &self.planes[at][slots.start * width..slots.end * width]
+        };
+        [one(0), one(1), one(2)]
+    }
+
+    /// Adds what [`Rows::part`] gave.
+    pub(super) fn add(&mut self, part: [&[u8]; 3]) {
+        self.planes.iter_mut().zip(part).for_each(|(plane, more)| plane.extend_from_slice(more));
+    }
+
+    /// Adds the beginning of each plane, as many rows as there are rowids; false where a plane has fewer.
+    pub(super) fn add_first(&mut self, count: usize, planes: [&[u8]; 3]) -> bool {
+        let ends = self.widths.map(|it| it * count);
+        let part = [0, 1, 2].map(|at: usize| planes[at].get(..ends[at]));
+        let [Some(rowids), Some(high), Some(low)] = part else {
+            return false;
+        };
+        self.add([rowids, high, low]);
+        true
+    }
+
+    /// Takes the first ones away.
+    pub(super) fn take(&mut self, count: usize) -> Rows {
+        let planes = [0, 1, 2].map(|at: usize| {
+            let rest = self.planes[at].split_off(count * self.widths[at]);
+            std::mem::replace(&mut self.planes[at], rest)
+        });
+        Rows { widths: self.widths, planes }
+    }
+
+    /// Leaves those for which `stays` says so.
+    pub(super) fn retain(&mut self, stays: &[bool]) {
+        for (plane, width) in self.planes.iter_mut().zip(self.widths) {
+            let mut end = 0;
+            for (slot, _) in stays.iter().enumerate().filter(|it| *it.1) {
+                plane.copy_within(slot * width..(slot + 1) * width, end);
+                end += width;
+            }
+            plane.truncate(end);
+            plane.shrink_to_fit();
+        }
+    }
+}
+
+/// What makes numbers of rows again, on any thread.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) form: Form,
+    /// Of the table.
+    pub(super) name: String,
+}
+
+impl Reader {
+    /// The numbers of all rows, laid end to end.
+    ///
+    /// # Errors
+    /// A row whose bytes are none of a vector.
+    pub(super) fn numbers(&self, rows: &Rows) -> Result<Vec<f32>> {
+        let [_, high, low] = &rows.planes;
+        self.form.numbers(high, low).map_err(|(slot, err)| Error::Damaged {
+            table: format!("{}_blocks", self.name),
+            name: self.name.clone(),
+            reason: format!("row {}: {err}", rows.rowids().nth(slot).unwrap_or_default()),
+        })
+    }
+
+    /// The same where centres are.
+    pub(super) fn placed(&self, rows: &Rows, coder: &Coder) -> Result<Vec<f32>> {
+        let mut numbers = self.numbers(rows)?;
+        coder.place_all(&mut numbers);
+        Ok(numbers)
+    }
+}
