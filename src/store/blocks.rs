@@ -35,6 +35,11 @@ impl Store {
         })
     }
 
+    /// How many rows fill a block, as far as is known: a rollback may have taken some back.
+    pub fn room(&self) -> usize {
+        self.room.get()
+    }
+
     pub(super) fn append_all(&self, rows: &Rows) -> Result<()> {
         let full = slots(&self.made.form());
         let mut done = 0;
@@ -53,10 +58,15 @@ impl Store {
                     self.grow(block, count, end.next_power_of_two().min(full))?;
                 }
                 self.fill(block, count, rows.part(taken..done))?;
+                self.room.set(full - end);
             } else {
                 done += rest.min(full);
                 self.add_block(rows.part(taken..done))?;
+                self.room.set(full - (done - taken));
             }
+        }
+        if self.room.get() == 0 {
+            self.room.set(full);
         }
         Ok(())
     }
@@ -244,7 +254,7 @@ impl Store {
                 self.run("DELETE FROM {rows} WHERE rowid = ?1", &[Value::Integer(rowid)])?;
             }
             self.drop_block(block)?;
-            rows.add(taken.part(0..taken.count()));
+            rows.add(taken.part(taken.all()));
             if slots(&self.made.form()) <= rows.count() {
                 self.append_all(&rows)?;
                 rows = Rows::none(&self.made.form());

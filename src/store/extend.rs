@@ -160,6 +160,7 @@ impl Store {
         let found = self.first(sql, &[Value::Integer(block)], |row| {
             let count = self.slot_count(block, integer(row, 0)?, blob(row, 1)?.len())?;
             let mut rows = Rows::none(&self.made.form());
+            rows.reserve(self.slots_in(block));
             if !rows.add_first(count, [blob(row, 1)?, blob(row, 2)?, blob(row, 3)?]) {
                 let reason = format!("block {block} is too short for {count} rows");
                 return Err(self.damaged("blocks", reason));
@@ -240,7 +241,7 @@ impl Begun {
     fn written(self, coder: &Coder, reader: &Reader) -> Result<Written> {
         let Begun { addition: Addition { at, rows, squares }, centre, mut open, next } = self;
         let (most, centre) = (listed_slots(&reader.form), coder.rotated(&centre));
-        let (numbers, rowids) = (reader.numbers(&rows)?, rows.rowids());
+        let (numbers, rowids) = (reader.numbers(&rows, rows.all())?, rows.rowids());
         let (mut blocks, mut places) = (Vec::new(), Vec::with_capacity(rows.count()));
         let (mut done, mut rowids, mut numbers) = (0, rowids, &numbers[..]);
         let mut free = next..;

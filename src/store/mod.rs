@@ -100,6 +100,8 @@ pub struct Store {
     kept: RefCell<Option<Kept>>,
     /// Rows written since lists were seen to.
     written: Cell<usize>,
+    /// Free slots of the block that was written last, or those of a new one.
+    room: Cell<usize>,
     /// Whether the file is read through a mapping, or cannot be.
     mapped: Cell<bool>,
     /// About how many rows there were in that state of the database.
@@ -215,7 +217,21 @@ impl Store {
         let (schema, name) = (schema.to_owned(), name.to_owned());
         let (prepared, listed, kept) = (RefCell::default(), Cell::new(None), RefCell::default());
         let (written, mapped, rough) = (Cell::new(0), Cell::new(false), Cell::new(None));
-        Store { db, schema, name, made, identity, prepared, listed, kept, written, mapped, rough }
+        let room = Cell::new(slots(&made.form()));
+        Store {
+            db,
+            schema,
+            name,
+            made,
+            identity,
+            prepared,
+            listed,
+            kept,
+            written,
+            room,
+            mapped,
+            rough,
+        }
     }
 
     /// What the table was made for.

@@ -131,7 +131,7 @@ impl Store {
     pub(super) fn distribute(&self, state: &mut State, rows: &Rows, among: &[usize]) -> Result<()> {
         let centres: Vec<f32> =
             among.iter().flat_map(|at| state.centre(*at).iter().copied()).collect();
-        let numbers = self.reader().placed(rows, &state.coder)?;
+        let numbers = self.reader().placed(rows, rows.all(), &state.coder)?;
         let nearest = centres::assigned(&numbers, &centres, state.dimension)?;
         let additions = added(rows, 0, among, nearest).into_values();
         let mut places = Vec::new();

@@ -56,6 +56,11 @@ impl Rows {
         self.planes[0].as_chunks::<ROWID_BYTES>().0.iter().map(|it| i64::from_le_bytes(*it))
     }
 
+    /// Where all are.
+    pub(super) fn all(&self) -> Range<usize> {
+        0..self.count()
+    }
+
     /// Rowids, high and low planes of some of them.
     pub(super) fn part(&self, slots: Range<usize>) -> [&[u8]; 3] {
         let one = |at: usize| {
@@ -113,22 +118,28 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// The numbers of all rows, laid end to end.
+    /// The numbers of some rows, laid end to end.
     ///
     /// # Errors
     /// A row whose bytes are none of a vector.
-    pub(super) fn numbers(&self, rows: &Rows) -> Result<Vec<f32>> {
-        let [_, high, low] = &rows.planes;
+    pub(super) fn numbers(&self, rows: &Rows, slots: Range<usize>) -> Result<Vec<f32>> {
+        let first = slots.start;
+        let [_, high, low] = rows.part(slots);
         self.form.numbers(high, low).map_err(|(slot, err)| Error::Damaged {
             table: format!("{}_blocks", self.name),
             name: self.name.clone(),
-            reason: format!("row {}: {err}", rows.rowids().nth(slot).unwrap_or_default()),
+            reason: format!("row {}: {err}", rows.rowids().nth(first + slot).unwrap_or_default()),
         })
     }
 
     /// The same where centres are.
-    pub(super) fn placed(&self, rows: &Rows, coder: &Coder) -> Result<Vec<f32>> {
-        let mut numbers = self.numbers(rows)?;
+    pub(super) fn placed(
+        &self,
+        rows: &Rows,
+        slots: Range<usize>,
+        coder: &Coder,
+    ) -> Result<Vec<f32>> {
+        let mut numbers = self.numbers(rows, slots)?;
         coder.place_all(&mut numbers);
         Ok(numbers)
     }

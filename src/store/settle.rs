@@ -1,7 +1,7 @@
 //! Rows on their way from no list into lists: gathered first, so that a block is written when it is full.
 
 use super::Store;
-use super::blocks::listed_slots;
+use super::blocks::{listed_slots, slots};
 use super::extend::Addition;
 use super::moves::State;
 use super::rows::Rows;
@@ -14,6 +14,8 @@ use crate::index::{Crew, List, Started, crewed};
 const GATHERED_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of rows that are compared with centres at a time.
 const COMPARED_BYTES: usize = 4 * 1024 * 1024;
+/// Rows whose numbers are in memory together: fewer than would be memory that the system has to give anew each time.
+const READ: usize = 480;
 /// Bytes of a row in memory besides its numbers, about.
 const ROW_BYTES: usize = 48;
 /// Places that are written together, in the order of their rowids.
@@ -56,7 +58,11 @@ impl Store {
         let (coder, reader) = (state.coder.clone(), self.reader());
         crewed(state.threads, |crew| {
             self.settle_blocks(state, &blocks, crew, |rows| {
-                let nearest = centres.nearest(&reader.placed(&rows, &coder)?);
+                let mut nearest = Vec::with_capacity(rows.count());
+                for first in rows.all().step_by(READ) {
+                    let some = first..rows.count().min(first + READ);
+                    nearest.append(&mut centres.nearest(&reader.placed(&rows, some, &coder)?));
+                }
                 Ok((rows, nearest))
             })
         })
@@ -73,7 +79,7 @@ impl Store {
         let mut gathered = Gathered::new(state.lists.len());
         let none = || {
             let mut rows = Rows::none(&self.made.form());
-            rows.reserve(COMPARED_BYTES / row_bytes);
+            rows.reserve(COMPARED_BYTES / row_bytes + slots(&self.made.form()));
             rows
         };
         let (mut rows, mut settled, mut before) = (none(), 0, None);

@@ -67,7 +67,7 @@ impl Store {
                         it.insert(more);
                     }
                     Entry::Occupied(mut it) => {
-                        it.get_mut().rows.add(more.rows.part(0..more.rows.count()));
+                        it.get_mut().rows.add(more.rows.part(more.rows.all()));
                         it.get_mut().squares += more.squares;
                     }
                 }
@@ -87,7 +87,7 @@ impl Before {
     fn halved(&self, halves: [usize; 2], rows: &Rows) -> Result<Halved> {
         let dimension = self.dimension;
         // As they will be kept: rows that differ only beyond that would move in circles.
-        let flat = self.reader.placed(rows, &self.coder)?;
+        let flat = self.reader.placed(rows, rows.all(), &self.coder)?;
         let centres = cluster::centres(&flat, dimension, 2)?;
         let kept = |it| self.coder.centre_of(&self.coder.centre_bytes(it));
         let first = kept(&centres[..dimension]);

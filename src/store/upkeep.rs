@@ -120,7 +120,7 @@ impl Store {
                 let rows = self.block_rows(block)?;
                 self.drop_block(block)?;
                 // As they are read, which is of length one again.
-                let numbers = self.reader().numbers(&rows)?;
+                let numbers = self.reader().numbers(&rows, rows.all())?;
                 let vectors =
                     numbers.chunks(form.dimension).map(|it| form.metric.vector(it.to_vec()));
                 let vectors = vectors.collect::<Result<Vec<_>>>()?;

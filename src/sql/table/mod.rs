@@ -334,7 +334,7 @@ impl Dualpath {
         }
         let mut queue = self.queue.borrow_mut();
         queue.push(Row { rowid, content, seen: None });
-        if queue.is_full() {
+        if queue.is_full(self.store.room()) {
             drop(queue);
             self.send()?;
         }
@@ -555,11 +555,10 @@ impl Dualpath {
     }
 
     fn encode(&self, rows: Vec<Row>) -> Result<Vec<(i64, Vector)>> {
-        let encoder = match rows.iter().all(Row::is_ready) {
-            true => None,
-            false => Some(self.encoder()?),
-        };
-        let outcomes = queue::encoded(&rows, encoder.as_deref(), &AtomicBool::new(false))?;
+        if rows.iter().all(Row::is_ready) {
+            return Ok(rows.into_iter().filter_map(Row::into_ready).collect());
+        }
+        let outcomes = queue::encoded(&rows, &*self.encoder()?, &AtomicBool::new(false))?;
         named(&rows, outcomes)
     }
 

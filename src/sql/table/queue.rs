@@ -36,6 +36,14 @@ impl Row {
     pub fn is_ready(&self) -> bool {
         matches!(self.content, Content::Vector(_))
     }
+
+    /// Its vector, where it has one.
+    pub fn into_ready(self) -> Option<(i64, Vector)> {
+        match self.content {
+            Content::Vector(vector) => Some((self.rowid, vector)),
+            _ => None,
+        }
+    }
 }
 
 /// Bytes that wait at most; as many may be in each batch under way.
@@ -87,9 +95,12 @@ impl Queue {
         self.rows.push(row);
     }
 
-    /// Whether it is time to encode what waits. An interrupt waits for no more than one batch.
-    pub fn is_full(&self) -> bool {
-        self.batch.max(BATCH) <= self.to_encode || MOST_BYTES <= self.bytes
+    /// Whether it is time to encode what waits: an interrupt waits for no more than one batch. Ready vectors alone
+    /// wait until they fill a block, which has room for so many.
+    pub fn is_full(&self, room: usize) -> bool {
+        self.batch.max(BATCH) <= self.to_encode
+            || MOST_BYTES <= self.bytes
+            || self.is_ready() && self.under_way.is_empty() && room <= self.rows.len()
     }
 
     /// Whether no row waits or is under way.
@@ -113,7 +124,7 @@ impl Queue {
         self.batch = encoder.batch();
         let spawned = std::thread::Builder::new()
             .name("dualpath".to_owned())
-            .spawn(move || encoded(&theirs, Some(&*encoder), &stop));
+            .spawn(move || encoded(&theirs, &encoder, &stop));
         match spawned {
             Ok(worker) => {
                 self.under_way.push_back(UnderWay { rows, given_up, worker: Some(worker) });
@@ -166,9 +177,8 @@ impl Queue {
     }
 }
 
-/// Encodes rows, an answer for each; `encoder` may be missing where all are ready vectors. Once
-/// nobody wants it any more, it ends early.
-pub fn encoded(rows: &[Row], encoder: Option<&Encoder>, given_up: &AtomicBool) -> Outcomes {
+/// Encodes rows, an answer for each. Once nobody wants it any more, it ends early.
+pub fn encoded(rows: &[Row], encoder: &Encoder, given_up: &AtomicBool) -> Outcomes {
     let mut pictures: Vec<&[u8]> = Vec::new();
     let mut sentences: Vec<&str> = Vec::new();
     for row in rows {
@@ -178,13 +188,8 @@ pub fn encoded(rows: &[Row], encoder: Option<&Encoder>, given_up: &AtomicBool) -
             Content::Vector(_) => {}
         }
     }
-    let (mut pictures, mut sentences) = match encoder {
-        None => (Vec::new().into_iter(), Vec::new().into_iter()),
-        Some(encoder) => (
-            encoder.pictures_unless(given_up, &pictures).into_iter(),
-            encoder.sentences(&sentences)?.into_iter(),
-        ),
-    };
+    let mut pictures = encoder.pictures_unless(given_up, &pictures).into_iter();
+    let mut sentences = encoder.sentences(&sentences)?.into_iter();
     let lost = || Error::Usage("internal error, please report".to_owned());
     rows.iter()
         .map(|row| match &row.content {

@@ -193,7 +193,7 @@ impl Dualpath {
                 it.forgotten += forgotten;
             });
         }
-        if self.queue.borrow().is_full() {
+        if self.queue.borrow().is_full(self.store().room()) {
             let encoder = self.encoder()?;
             self.land_seen(encoder.under_way() - 1, progress)?;
             self.stop_if_interrupted()?;
@@ -263,7 +263,7 @@ impl Dualpath {
 
     fn outcomes(&self, rows: &[Row]) -> Outcomes {
         self.stop_if_interrupted()?;
-        queue::encoded(rows, Some(&*self.encoder()?), &AtomicBool::new(false))
+        queue::encoded(rows, &*self.encoder()?, &AtomicBool::new(false))
     }
 
     /// Forgets what was seen of content rows after the walk's place, up to `last`, which are gone.
