@@ -86,13 +86,9 @@ impl Rows {
         true
     }
 
-    /// Takes the first ones away.
-    pub(super) fn take(&mut self, count: usize) -> Rows {
-        let planes = [0, 1, 2].map(|at: usize| {
-            let rest = self.planes[at].split_off(count * self.widths[at]);
-            std::mem::replace(&mut self.planes[at], rest)
-        });
-        Rows { widths: self.widths, planes }
+    /// Leaves none, and the memory they had.
+    pub(super) fn clear(&mut self) {
+        self.planes.iter_mut().for_each(Vec::clear);
     }
 
     /// Leaves those for which `stays` says so.
@@ -104,7 +100,6 @@ impl Rows {
                 end += width;
             }
             plane.truncate(end);
-            plane.shrink_to_fit();
         }
     }
 }

@@ -8,7 +8,7 @@ use super::rows::Rows;
 use super::statements::integer;
 use crate::error::Result;
 use crate::index::centres::Centres;
-use crate::index::{Crew, List, Started, crewed};
+use crate::index::{Crew, Form, List, Started, crewed};
 
 /// Bytes of rows that wait for others of their list.
 const GATHERED_BYTES: usize = 32 * 1024 * 1024;
@@ -25,6 +25,9 @@ const PLACES: usize = 256 * 1024;
 struct Gathered {
     /// As they were compared; some may be in a block by now.
     parts: Vec<Rows>,
+    /// Rows that a part has memory for, and such memory.
+    most: usize,
+    spare: Vec<Rows>,
     rows: usize,
     lists: Vec<Vec<Waiting>>,
     places: Vec<(i64, i64)>,
@@ -57,7 +60,7 @@ impl Store {
         let centres = Centres::for_rows(found, &state.centres, state.dimension)?;
         let (coder, reader) = (state.coder.clone(), self.reader());
         crewed(state.threads, |crew| {
-            self.settle_blocks(state, &blocks, crew, |rows| {
+            self.settle_blocks(state, &blocks, found, crew, |rows| {
                 let mut nearest = Vec::with_capacity(rows.count());
                 for first in rows.all().step_by(READ) {
                     let some = first..rows.count().min(first + READ);
@@ -72,29 +75,33 @@ impl Store {
         &self,
         state: &mut State,
         blocks: &[i64],
+        found: usize,
         crew: &Crew<'scope, '_>,
         compare: impl Fn(Rows) -> Compared + Send + Sync + Copy + 'scope,
     ) -> Result<usize> {
-        let row_bytes = 4 * state.dimension + ROW_BYTES;
-        let mut gathered = Gathered::new(state.lists.len());
-        let none = || {
-            let mut rows = Rows::none(&self.made.form());
-            rows.reserve(COMPARED_BYTES / row_bytes + slots(&self.made.form()));
-            rows
-        };
-        let (mut rows, mut settled, mut before) = (none(), 0, None);
+        let most = (COMPARED_BYTES / (4 * state.dimension + ROW_BYTES)).clamp(1, found.max(1));
+        let share = crew.share(most, most);
+        let mut gathered = Gathered::new(state.lists.len(), share + slots(&self.made.form()));
+        let (mut parts, mut count, mut settled) = (Vec::<Rows>::new(), 0, 0);
+        let mut before = None;
         for (at, block) in blocks.iter().enumerate() {
             self.stop_if_interrupted()?;
-            self.add_block_rows(*block, &mut rows)?;
+            if parts.last().is_none_or(|it| share <= it.count()) {
+                parts.push(gathered.room(&self.made.form()));
+            }
+            if let Some(rows) = parts.last_mut() {
+                count -= rows.count();
+                self.add_block_rows(*block, rows)?;
+                count += rows.count();
+            }
             // At once, while its pages are in memory.
             self.drop_block(*block)?;
-            if at + 1 < blocks.len() && rows.count() * row_bytes < COMPARED_BYTES {
+            if at + 1 < blocks.len() && count < most {
                 continue;
             }
-            settled += rows.count();
+            settled += std::mem::take(&mut count);
             // Compared while the next are read.
-            let parts = parts(crew, std::mem::replace(&mut rows, none()));
-            let started = crew.start(parts, compare);
+            let started = crew.start(std::mem::take(&mut parts), compare);
             self.gather(state, crew, &mut gathered, before.replace(started))?;
         }
         self.gather(state, crew, &mut gathered, before)?;
@@ -176,7 +183,7 @@ impl Store {
         gathered: &mut Gathered,
         some: Vec<(usize, usize)>,
     ) -> Result<()> {
-        let Gathered { parts, rows, lists, places } = gathered;
+        let Gathered { parts, rows, lists, places, .. } = gathered;
         let none = Rows::none(&self.made.form());
         let additions = some.into_iter().map(|(at, count)| {
             *rows -= count;
@@ -193,9 +200,19 @@ impl Store {
 }
 
 impl Gathered {
-    fn new(lists: usize) -> Gathered {
+    fn new(lists: usize, most: usize) -> Gathered {
         let lists = (0..lists).map(|_| Vec::new()).collect();
-        Gathered { parts: Vec::new(), rows: 0, lists, places: Vec::new() }
+        let (parts, spare, places) = (Vec::new(), Vec::new(), Vec::new());
+        Gathered { parts, most, spare, rows: 0, lists, places }
+    }
+
+    /// Room for a part: what others had before, as the system takes long to give new memory.
+    fn room(&mut self, form: &Form) -> Rows {
+        self.spare.pop().unwrap_or_else(|| {
+            let mut rows = Rows::none(form);
+            rows.reserve(self.most);
+            rows
+        })
     }
 
     fn add(&mut self, rows: Rows, nearest: Vec<(usize, f32)>) {
@@ -207,35 +224,47 @@ impl Gathered {
         self.parts.push(rows);
     }
 
-    /// Gives up the memory of rows that wait no more.
+    /// Moves rows that still wait together, and leaves the rest's room to those that come.
     fn forget_written(&mut self) {
         let mut waits: Vec<Vec<bool>> =
             self.parts.iter().map(|it| vec![false; it.count()]).collect();
         for Waiting { part, slot, .. } in self.lists.iter().flatten() {
             waits[*part][*slot] = true;
         }
-        let mut moved = Vec::with_capacity(waits.len());
-        for (rows, waits) in self.parts.iter_mut().zip(waits) {
-            rows.retain(&waits);
-            let before = waits.iter().scan(0, |count, waits| {
-                *count += usize::from(*waits);
-                Some(*count - usize::from(*waits))
-            });
-            moved.push(before.collect::<Vec<usize>>());
+        // Where rows of each part go: which part, and the first slot there.
+        let (mut moved, mut kept) = (Vec::with_capacity(waits.len()), Vec::<Rows>::new());
+        for (mut rows, waits) in std::mem::take(&mut self.parts).into_iter().zip(&waits) {
+            rows.retain(waits);
+            match kept.last_mut().filter(|it| it.count() + rows.count() <= self.most) {
+                Some(last) => {
+                    let first = last.count();
+                    last.add(rows.part(rows.all()));
+                    rows.clear();
+                    self.spare.push(rows);
+                    moved.push((kept.len() - 1, first));
+                }
+                None => {
+                    moved.push((kept.len(), 0));
+                    kept.push(rows);
+                }
+            }
+        }
+        self.parts = kept;
+        let mut slots: Vec<Vec<usize>> = Vec::with_capacity(waits.len());
+        for (waits, (_, first)) in waits.iter().zip(&moved) {
+            slots.push(
+                waits
+                    .iter()
+                    .scan(*first, |next, waits| {
+                        let slot = *next;
+                        *next += usize::from(*waits);
+                        Some(slot)
+                    })
+                    .collect(),
+            );
         }
         for Waiting { part, slot, .. } in self.lists.iter_mut().flatten() {
-            *slot = moved[*part][*slot];
+            (*part, *slot) = (moved[*part].0, slots[*part][*slot]);
         }
     }
-}
-
-/// The rows in as many parts as a crew shares well.
-fn parts(crew: &Crew<'_, '_>, mut rows: Rows) -> Vec<Rows> {
-    let share = crew.share(rows.count(), rows.count().max(1));
-    let mut parts = Vec::new();
-    while share < rows.count() {
-        parts.push(rows.take(share));
-    }
-    parts.push(rows);
-    parts
 }
