@@ -4,6 +4,7 @@ mod blocks;
 mod check;
 mod content;
 mod extend;
+mod gathered;
 mod learn;
 mod lists;
 mod moves;

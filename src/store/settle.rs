@@ -3,12 +3,13 @@
 use super::Store;
 use super::blocks::{listed_slots, slots};
 use super::extend::Addition;
+use super::gathered::{Gathered, Waiting};
 use super::moves::State;
 use super::rows::Rows;
 use super::statements::integer;
 use crate::error::Result;
 use crate::index::centres::Centres;
-use crate::index::{Crew, Form, List, Started, crewed};
+use crate::index::{Crew, List, Started, crewed};
 
 /// Bytes of rows that wait for others of their list.
 const GATHERED_BYTES: usize = 32 * 1024 * 1024;
@@ -21,26 +22,6 @@ const ROW_BYTES: usize = 48;
 /// Places that are written together, in the order of their rowids.
 const PLACES: usize = 256 * 1024;
 
-/// Rows that stand in no block, and which of them wait for each list.
-struct Gathered {
-    /// As they were compared; some may be in a block by now.
-    parts: Vec<Rows>,
-    /// Rows that a part has memory for, and such memory.
-    most: usize,
-    spare: Vec<Rows>,
-    rows: usize,
-    lists: Vec<Vec<Waiting>>,
-    places: Vec<(i64, i64)>,
-}
-
-/// A row that waits for others of its list.
-struct Waiting {
-    part: usize,
-    slot: usize,
-    /// The square of how far it is from the list's centre.
-    square: f32,
-}
-
 /// Rows, and of each the nearest list and the square of how far its centre is.
 type Compared = Result<(Rows, Vec<(usize, f32)>)>;
 
@@ -49,11 +30,11 @@ impl Store {
     pub(super) fn settle(&self, state: &mut State, most: usize) -> Result<usize> {
         let mut blocks = Vec::new();
         let sql = "SELECT block, count FROM {blocks} WHERE block < {listed} ORDER BY block";
-        let mut found = 0;
+        let mut found = 0usize;
         self.each(sql, &[], |row| {
             if found < most {
                 blocks.push(integer(row, 0)?);
-                found += integer(row, 1)?.max(0) as usize;
+                found = found.saturating_add(integer(row, 1)?.max(0) as usize);
             }
             Ok(())
         })?;
@@ -79,15 +60,16 @@ impl Store {
         crew: &Crew<'scope, '_>,
         compare: impl Fn(Rows) -> Compared + Send + Sync + Copy + 'scope,
     ) -> Result<usize> {
+        let form = self.made.form();
         let most = (COMPARED_BYTES / (4 * state.dimension + ROW_BYTES)).clamp(1, found.max(1));
         let share = crew.share(most, most);
-        let mut gathered = Gathered::new(state.lists.len(), share + slots(&self.made.form()));
+        let mut gathered = Gathered::new(state.lists.len(), share + slots(&form), &form);
         let (mut parts, mut count, mut settled) = (Vec::<Rows>::new(), 0, 0);
         let mut before = None;
         for (at, block) in blocks.iter().enumerate() {
             self.stop_if_interrupted()?;
             if parts.last().is_none_or(|it| share <= it.count()) {
-                parts.push(gathered.room(&self.made.form()));
+                parts.push(gathered.room());
             }
             if let Some(rows) = parts.last_mut() {
                 count -= rows.count();
@@ -196,75 +178,5 @@ impl Store {
             addition
         });
         self.extend(state, crew, additions, places)
-    }
-}
-
-impl Gathered {
-    fn new(lists: usize, most: usize) -> Gathered {
-        let lists = (0..lists).map(|_| Vec::new()).collect();
-        let (parts, spare, places) = (Vec::new(), Vec::new(), Vec::new());
-        Gathered { parts, most, spare, rows: 0, lists, places }
-    }
-
-    /// Room for a part: what others had before, as the system takes long to give new memory.
-    fn room(&mut self, form: &Form) -> Rows {
-        self.spare.pop().unwrap_or_else(|| {
-            let mut rows = Rows::none(form);
-            rows.reserve(self.most);
-            rows
-        })
-    }
-
-    fn add(&mut self, rows: Rows, nearest: Vec<(usize, f32)>) {
-        let part = self.parts.len();
-        self.rows += rows.count();
-        for (slot, (at, square)) in nearest.into_iter().enumerate() {
-            self.lists[at].push(Waiting { part, slot, square });
-        }
-        self.parts.push(rows);
-    }
-
-    /// Moves rows that still wait together, and leaves the rest's room to those that come.
-    fn forget_written(&mut self) {
-        let mut waits: Vec<Vec<bool>> =
-            self.parts.iter().map(|it| vec![false; it.count()]).collect();
-        for Waiting { part, slot, .. } in self.lists.iter().flatten() {
-            waits[*part][*slot] = true;
-        }
-        // Where rows of each part go: which part, and the first slot there.
-        let (mut moved, mut kept) = (Vec::with_capacity(waits.len()), Vec::<Rows>::new());
-        for (mut rows, waits) in std::mem::take(&mut self.parts).into_iter().zip(&waits) {
-            rows.retain(waits);
-            match kept.last_mut().filter(|it| it.count() + rows.count() <= self.most) {
-                Some(last) => {
-                    let first = last.count();
-                    last.add(rows.part(rows.all()));
-                    rows.clear();
-                    self.spare.push(rows);
-                    moved.push((kept.len() - 1, first));
-                }
-                None => {
-                    moved.push((kept.len(), 0));
-                    kept.push(rows);
-                }
-            }
-        }
-        self.parts = kept;
-        let mut slots: Vec<Vec<usize>> = Vec::with_capacity(waits.len());
-        for (waits, (_, first)) in waits.iter().zip(&moved) {
-            slots.push(
-                waits
-                    .iter()
-                    .scan(*first, |next, waits| {
-                        let slot = *next;
-                        *next += usize::from(*waits);
-                        Some(slot)
-                    })
-                    .collect(),
-            );
-        }
-        for Waiting { part, slot, .. } in self.lists.iter_mut().flatten() {
-            (*part, *slot) = (moved[*part].0, slots[*part][*slot]);
-        }
     }
 }
