@@ -1,4 +1,4 @@
-//! How far rows are from many vectors, by products of bytes: about, in an eighth of the time that floats take.
+//! How far rows are from many vectors, by products of bytes: about, in a seventh of the time that floats take.
 
 use super::panels::{ROWS, WIDTH};
 

@@ -241,10 +241,8 @@ impl Begun {
     fn written(self, coder: &Coder, reader: &Reader) -> Result<Written> {
         let Begun { addition: Addition { at, rows, squares }, centre, mut open, next } = self;
         let (most, centre) = (listed_slots(&reader.form), coder.rotated(&centre));
-        let (numbers, rowids) = (reader.numbers(&rows, rows.all())?, rows.rowids());
         let (mut blocks, mut places) = (Vec::new(), Vec::with_capacity(rows.count()));
-        let (mut done, mut rowids, mut numbers) = (0, rowids, &numbers[..]);
-        let mut free = next..;
+        let (mut done, mut rowids, mut free) = (0, rows.rowids(), next..);
         while done < rows.count() {
             let mut it = open.take().or_else(|| {
                 let mut rows = rows.like();
@@ -255,13 +253,12 @@ impl Begun {
                 break;
             };
             let count = block.rows.count();
-            let taken = (rows.count() - done).min(most - count);
-            block.rows.add(rows.part(done..done + taken));
-            done += taken;
-            let (now, later) = numbers.split_at(taken * reader.form.dimension);
-            numbers = later;
-            coder.write(&mut block.codes, count, now, &centre);
-            for (slot, rowid) in (count..count + taken).zip(&mut rowids) {
+            let taken = done..rows.count().min(done + most - count);
+            done = taken.end;
+            let numbers = reader.numbers(&rows, taken.clone())?;
+            coder.write(&mut block.codes, count, &numbers, &centre);
+            block.rows.add(rows.part(taken.clone()));
+            for (slot, rowid) in (count..).zip(rowids.by_ref().take(taken.len())) {
                 places.push((rowid, packed(block.block, slot)));
             }
             blocks.extend(it);
