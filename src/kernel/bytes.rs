@@ -67,7 +67,62 @@ pub fn avx512(
     least.map(|it| _mm512_reduce_min_ps(it))
 }
 
-/// The twin of the other.
+/// The same by halves of the rows and of a panel, as these registers have room for.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,avxvnni")]
+pub fn avx_vnni(
+    rows: &ByteRows,
+    panels: &BytePanels,
+    far: &mut [[[f32; WIDTH]; ROWS]],
+) -> [f32; ROWS] {
+    use std::arch::x86_64::*;
+    const HALF: usize = ROWS / 2;
+    const LANES: usize = WIDTH / 2;
+    let mut least = [[f32::INFINITY; WIDTH]; ROWS];
+    let fours = panels.fours.chunks_exact(rows.fours.len());
+    let panels = fours.zip(&panels.steps).zip(&panels.squares);
+    for (((fours, steps), squares), far) in panels.zip(far) {
+        for first in [0, HALF] {
+            let mut sums = [[_mm256_setzero_si256(); 2]; HALF];
+            for (at, sums) in sums.iter_mut().enumerate() {
+                let moved = -i32::from(MOVED) * rows.sums[first + at];
+                *sums = [_mm256_set1_epi32(moved); 2];
+            }
+            for (rows, vectors) in rows.fours.iter().zip(fours) {
+                let vectors: *const __m256i = vectors.as_ptr().cast();
+                // SAFETY: the array holds twice 32 bytes.
+                let vectors =
+                    unsafe { [_mm256_loadu_si256(vectors), _mm256_loadu_si256(vectors.add(1))] };
+                for (row, sums) in rows[first..first + HALF].iter().zip(&mut sums) {
+                    let four = _mm256_set1_epi32(i32::from_le_bytes(row.map(i8::cast_unsigned)));
+                    sums[0] = _mm256_dpbusd_avx_epi32(sums[0], vectors[0], four);
+                    sums[1] = _mm256_dpbusd_avx_epi32(sums[1], vectors[1], four);
+                }
+            }
+            for (row, sums) in (first..).zip(sums) {
+                for (side, sum) in sums.into_iter().enumerate() {
+                    let lanes = side * LANES..(side + 1) * LANES;
+                    let (least, far) =
+                        (&mut least[row][lanes.clone()], &mut far[row][lanes.clone()]);
+                    let (steps, squares) = (&steps[lanes.clone()], &squares[lanes]);
+                    // SAFETY: each slice has eight floats.
+                    unsafe {
+                        let steps = _mm256_loadu_ps(steps.as_ptr());
+                        let near = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), steps);
+                        let squares = _mm256_loadu_ps(squares.as_ptr());
+                        let it = _mm256_fnmadd_ps(_mm256_set1_ps(rows.steps[row]), near, squares);
+                        _mm256_storeu_ps(far.as_mut_ptr(), it);
+                        let before = _mm256_loadu_ps(least.as_ptr());
+                        _mm256_storeu_ps(least.as_mut_ptr(), _mm256_min_ps(it, before));
+                    }
+                }
+            }
+        }
+    }
+    least.map(|it| it.into_iter().fold(f32::INFINITY, f32::min))
+}
+
+/// The twin of the other two.
 #[cfg(test)]
 pub fn plain(
     rows: &ByteRows,
@@ -138,10 +193,16 @@ mod tests {
             for (row, least) in least.into_iter().enumerate() {
                 assert!(expected.iter().any(|it| it[row].contains(&least)));
             }
-            if let Some(kernel) = super::super::bytes() {
+            let check = |kernel: Far| {
                 let mut found = vec![[[0.0; WIDTH]; ROWS]; count];
                 assert_eq!(kernel(&rows, &panels, &mut found), least);
                 assert_eq!(found, expected);
+            };
+            super::super::bytes().into_iter().for_each(check);
+            #[cfg(target_arch = "x86_64")]
+            if is_x86_feature_detected!("avxvnni") {
+                // SAFETY: the feature was just found, and no machine has it without AVX2 and FMA.
+                check(|rows, panels, far| unsafe { avx_vnni(rows, panels, far) });
             }
             Ok(())
         });

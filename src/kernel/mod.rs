@@ -117,12 +117,21 @@ pub fn lines() -> Option<&'static Lines> {
 /// How far [`ROWS`] rows are from each vector of some panels, all in bytes, where the machine has instructions for them.
 pub fn bytes() -> Option<Far> {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vnni")
     {
-        // SAFETY: the features were just found.
-        return Some(|rows, panels, far| unsafe { bytes::avx512(rows, panels, far) });
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vnni")
+        {
+            // SAFETY: the features were just found.
+            return Some(|rows, panels, far| unsafe { bytes::avx512(rows, panels, far) });
+        }
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("avxvnni")
+        {
+            // SAFETY: the features were just found.
+            return Some(|rows, panels, far| unsafe { bytes::avx_vnni(rows, panels, far) });
+        }
     }
     None
 }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::kernel;
 
 /// Centres up to which every row is compared with each of them in floats.
-const FEW: usize = 64;
+const FEW: usize = 128;
 
 /// Centres, ready to find the nearest of many rows.
 pub enum Centres {
