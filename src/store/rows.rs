@@ -9,7 +9,6 @@ use crate::index::code::Coder;
 use crate::vector::Vector;
 
 /// Rowids, high and low planes.
-#[derive(Clone)]
 pub(super) struct Rows {
     widths: [usize; 3],
     planes: [Vec<u8>; 3],
@@ -105,7 +104,6 @@ impl Rows {
 }
 
 /// What makes numbers of rows again, on any thread.
-#[derive(Clone)]
 pub(super) struct Reader {
     pub(super) form: Form,
     /// Of the table.
