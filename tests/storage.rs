@@ -51,8 +51,9 @@ fn count(connection: &Connection) -> i64 {
 
 /// The slow twin: every row's distance, sorted.
 fn twin(rows: &BTreeMap<i64, Vec<f32>>, to: &[f32]) -> Vec<i64> {
-    let distance =
-        |row: &[f32]| 1.0 - row.iter().zip(to).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+    let distance = |row: &[f32]| {
+        1.0 - row.iter().zip(to).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+    };
     let mut all: Vec<(f64, i64)> = rows.iter().map(|(id, row)| (distance(row), *id)).collect();
     all.sort_by(|a, b| a.partial_cmp(b).unwrap());
     all.into_iter().map(|it| it.1).collect()
