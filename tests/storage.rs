@@ -130,6 +130,35 @@ fn random_work_leaves_what_the_twin_has() {
     .budget_ms(4_000);
 }
 
+#[test]
+fn rebuild_leaves_every_row_of_blocks_that_have_room() {
+    let connection = host::memory();
+    connection
+        .execute_batch(&format!("CREATE VIRTUAL TABLE t USING dualpath(dimensions = {DIMENSION})"))
+        .unwrap();
+    insert(&connection, 1..=10_000).unwrap();
+    let blocks = || -> Vec<i64> {
+        let mut select = connection.prepare("SELECT count FROM t_blocks ORDER BY block").unwrap();
+        select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    let rebuilt = |expected: i64| {
+        connection.execute_batch("INSERT INTO t(t) VALUES ('rebuild')").unwrap();
+        assert_eq!((count(&connection), check(&connection).as_str()), (expected, "ok"));
+    };
+    // The last one has room, then all of them.
+    rebuilt(10_000);
+    connection.execute_batch("DELETE FROM t WHERE rowid % 3 = 0").unwrap();
+    assert!(blocks().iter().all(|it| *it < 4_096), "{:?}", blocks());
+    rebuilt(6_667);
+    assert_eq!(blocks(), [4_096, 2_571]);
+    let nearest = nearest(
+        &connection,
+        &vector(8),
+        "SELECT rowid FROM t WHERE embedding MATCH ?1 ORDER BY distance LIMIT 1",
+    );
+    assert_eq!(nearest.unwrap(), [8]);
+}
+
 /// Each damage, what the check says of it, and whether searches can go on without those rows.
 const DAMAGES: &[(&str, &str)] = &[
     ("UPDATE t_blocks SET count = 9999", "counts 9999 rows"),

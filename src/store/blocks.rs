@@ -72,7 +72,7 @@ impl Store {
     }
 
     /// A new block for these rows.
-    fn add_block(&self, rows: [&[u8]; 3]) -> Result<()> {
+    pub(super) fn add_block(&self, rows: [&[u8]; 3]) -> Result<()> {
         let full = slots(&self.made.form());
         let count = rows[0].len() / ROWID_BYTES;
         let capacity = count.next_power_of_two().max(FIRST_SLOTS).min(full);

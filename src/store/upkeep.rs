@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::blocks::listed_slots;
+use super::blocks::{listed_slots, slots};
 use super::extend::Unwritten;
 use super::lists::range_of;
 use super::moves::State;
@@ -115,16 +115,28 @@ impl Store {
                 self.set_bits()?;
             }
             self.run("DELETE FROM {rows}", &[])?;
-            let form = self.made.form();
+            let (form, reader) = (self.made.form(), self.reader());
+            let (full, mut pending) = (slots(&form), Rows::none(&form));
             for block in blocks {
                 let rows = self.block_rows(block)?;
                 self.drop_block(block)?;
                 // As they are read, which is of length one again.
-                let numbers = self.reader().numbers(&rows, rows.all())?;
+                let numbers = reader.numbers(&rows, rows.all())?;
                 let vectors =
                     numbers.chunks(form.dimension).map(|it| form.metric.vector(it.to_vec()));
                 let vectors = vectors.collect::<Result<Vec<_>>>()?;
-                self.append_all(&Rows::of(&form, rows.rowids().zip(&vectors)))?;
+                let rows = Rows::of(&form, rows.rowids().zip(&vectors));
+                pending.add(rows.part(rows.all()));
+                if full <= pending.count() {
+                    // Into new blocks alone: older ones that have room are still to be read.
+                    self.add_block(pending.part(0..full))?;
+                    let mut rest = pending.like();
+                    rest.add(pending.part(full..pending.count()));
+                    pending = rest;
+                }
+            }
+            if 0 < pending.count() {
+                self.add_block(pending.part(pending.all()))?;
             }
             self.run("DELETE FROM {low} WHERE block NOT IN (SELECT block FROM {blocks})", &[])?;
             self.changed();
