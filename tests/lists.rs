@@ -3,10 +3,9 @@
 
 mod host;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use host::{Tally, Work, bytes, check, likely_of, nearest, open, shared};
+use host::{Tally, Work, bytes, check, likely_of, nearest, open, shared, stored};
 use rusqlite::{Connection, params};
 
 const DIMENSION: usize = 12;
@@ -32,8 +31,10 @@ fn vector(seed: i64) -> Vec<f32> {
 
 fn made(connection: &Connection) {
     connection
+        // Pages so small that few rows of a list fill one.
         .execute_batch(&format!(
-            "CREATE VIRTUAL TABLE t USING dualpath(dimensions = {DIMENSION});
+            "PRAGMA page_size = 512;
+             CREATE VIRTUAL TABLE t USING dualpath(dimensions = {DIMENSION});
              INSERT INTO t_config(key, value) VALUES ('worth', {WORTH})"
         ))
         .unwrap();
@@ -197,6 +198,69 @@ fn a_search_reads_through_a_mapping_unless_the_host_has_said_how() {
     }
 }
 
+/// Files whose blocks of lists have planes go on as they are, until they are rebuilt.
+#[test]
+fn random_work_on_tables_of_earlier_formats() {
+    let databases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/databases");
+    for old in ["format-3.db", "format-4.db"] {
+        arbtest::arbtest(|random| {
+            let folder = tempfile::tempdir().unwrap();
+            let database = folder.path().join("t.db");
+            std::fs::copy(databases.join(old), &database).unwrap();
+            let mut connection = open(&database);
+            let mut work = Work::over(stored(&connection), vector);
+            for _ in 0..random.int_in_range(1..=20)? {
+                work.is_done(&mut connection, &database, random)?;
+            }
+            assert_eq!(check(&connection), "ok");
+            let to = vector(random.int_in_range(0..=100_000)?);
+            let expected = twin(work.rows.iter().map(|it| (*it.0, it.1)), &to);
+            let all =
+                "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 1 ORDER BY distance";
+            assert_eq!(nearest(&connection, &to, all).unwrap(), expected);
+            for few in [&expected[..expected.len().min(5)], &expected[..expected.len().min(1)]] {
+                let sql = format!("{all} LIMIT {}", few.len());
+                assert_eq!(nearest(&connection, &to, &sql).unwrap(), few);
+            }
+            Ok(())
+        })
+        .budget_ms(2_000);
+    }
+}
+
+/// Each page of rows fills one of the file, whatever its size, and what SQLite keeps there for others is left to them.
+#[test]
+fn pages_of_rows_are_pages_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    for page in [512, 1024, 4096, 65_536] {
+        let connection = open(&folder.path().join(format!("{page}.db")));
+        connection.execute_batch(&format!("PRAGMA page_size = {page}")).unwrap();
+        connection
+            .execute_batch(
+                "CREATE VIRTUAL TABLE t USING dualpath(dimensions = 3000);
+                 INSERT INTO t_config(key, value) VALUES ('worth', 1000)",
+            )
+            .unwrap();
+        let row = |it: i64| (0..3000).map(|at| ((it * 7 + at) % 31) as f32 - 15.5).collect();
+        host::insert(&connection, (1..=70).map(|it| (it, row(it))));
+        connection.execute_batch("INSERT INTO t(t) VALUES ('optimize')").unwrap();
+        assert_eq!(check(&connection), "ok");
+        assert!(0 < number(&connection, "SELECT count(*) FROM t_paged"));
+        let spilt = "SELECT count(*) FROM dbstat WHERE name = 't_paged' AND pagetype = 'overflow'";
+        assert_eq!(number(&connection, spilt), 0);
+        let unused = "SELECT max(unused) FROM dbstat WHERE name = 't_paged' AND pagetype = 'leaf'";
+        assert!(number(&connection, unused) < 30);
+        let all =
+            "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 1 ORDER BY distance LIMIT 1";
+        for it in [1, 9, 64, 70] {
+            let found = nearest(&connection, &row(it), all).unwrap();
+            assert_eq!(row(found[0]), row(it));
+        }
+        connection.execute_batch("DELETE FROM t WHERE rowid % 2; VACUUM").unwrap();
+        assert_eq!(check(&connection), "ok");
+    }
+}
+
 /// A file whose codes have no bounds: searched exactly by reading all, until it is rebuilt.
 #[test]
 fn a_database_of_format_3_opens() {
@@ -205,20 +269,13 @@ fn a_database_of_format_3_opens() {
     let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/databases/format-3.db");
     std::fs::copy(old, &database).unwrap();
     let connection = open(&database);
-    let mut rows = BTreeMap::new();
-    let mut statement = connection.prepare("SELECT rowid, embedding FROM t").unwrap();
-    let mut stored = statement.query([]).unwrap();
-    while let Some(row) = stored.next().unwrap() {
-        let blob: Vec<u8> = row.get(1).unwrap();
-        let numbers = blob.as_chunks::<4>().0.iter().map(|it| f32::from_le_bytes(*it)).collect();
-        rows.insert(row.get::<_, i64>(0).unwrap(), numbers);
-    }
+    let mut rows = stored(&connection);
     let format = "SELECT value FROM t_config WHERE key = 'format'";
     for (work, expected) in [
         ("SELECT 1", 3),
         ("DELETE FROM t WHERE rowid = 300", 3),
         ("INSERT INTO t(t) VALUES ('optimize')", 3),
-        ("INSERT INTO t(t) VALUES ('rebuild')", 4),
+        ("INSERT INTO t(t) VALUES ('rebuild')", 7),
     ] {
         connection.execute_batch(work).unwrap();
         if work.starts_with("DELETE") {
@@ -302,7 +359,7 @@ fn rows_go_into_lists_as_the_table_grows() {
     assert_eq!(
         number(
             &connection,
-            "SELECT (SELECT count(*) FROM t_codes) + (SELECT count(*) FROM t_blocks)"
+            "SELECT (SELECT count(*) FROM t_codes) + (SELECT count(*) FROM t_blocks) + (SELECT count(*) FROM t_paged)"
         ),
         0
     );
@@ -316,7 +373,6 @@ fn rows_go_into_lists_as_the_table_grows() {
 #[test]
 fn codes_lie_beside_each_other_in_the_file() {
     let connection = host::memory();
-    connection.execute_batch("PRAGMA page_size = 512").unwrap();
     made(&connection);
     let transaction = connection.unchecked_transaction().unwrap();
     insert(&connection, 1..=5_000);
@@ -491,6 +547,24 @@ const DAMAGES: &[(&str, &str)] = &[
     ("INSERT INTO t_codes(block, codes) VALUES ((1 << 30) + 999999, x'00')", "have no block"),
     ("DELETE FROM t_blocks WHERE block > 1 << 30", "has no block"),
     ("UPDATE t_blocks SET count = count - 1 WHERE block > 1 << 30", "is in no block"),
+    ("DELETE FROM t_paged", "has 0 pages and"),
+    ("DELETE FROM t_paged WHERE page = (SELECT min(page) FROM t_paged)", "expected page 0"),
+    ("UPDATE t_paged SET rows = x'00'", "page 0 of block"),
+    ("UPDATE t_paged SET rows = 'x'", "page 0 of block"),
+    ("UPDATE t_paged SET rows = zeroblob(length(rows))", "all zeros"),
+    ("UPDATE t_paged SET page = -page", "has no block"),
+    ("INSERT INTO t_paged(page, rows) VALUES (7, x'00')", "page 7 has no block"),
+    (
+        "INSERT INTO t_paged(page, rows) SELECT page + 1, rows FROM t_paged WHERE page = (SELECT max(page) FROM t_paged)",
+        "rows fill 3",
+    ),
+    ("UPDATE t_blocks SET high = x'' WHERE block > 1 << 30", "0 bytes behind them"),
+    ("UPDATE t_blocks SET high = 7 WHERE block > 1 << 30", "has no rowids or no high plane"),
+    ("INSERT INTO t_low(block, low) SELECT block, x'00' FROM t_blocks", "has a low plane"),
+    ("UPDATE t_config SET value = 0 WHERE key = 'page'", "'page' is 0"),
+    ("UPDATE t_config SET value = 'x' WHERE key = 'page'", "'page' is 0"),
+    ("UPDATE t_config SET value = 100 WHERE key = 'page'", "rows need 14 and 40"),
+    ("DELETE FROM t_config WHERE key = 'page'", "'page' is missing"),
     ("UPDATE t_config SET value = 9 WHERE key = 'bits'", "'bits' is 9"),
     ("UPDATE t_config SET value = 1 WHERE key = 'bits'", "the codes of block"),
     ("DELETE FROM t_config WHERE key = 'bits'", "'bits' is 0"),
@@ -527,7 +601,8 @@ fn damage_is_found_harms_nobody_and_is_repaired() {
             check(&connection);
         }
         // What is left of the vectors is whole again.
-        if !damage.contains("t_blocks") {
+        let lost = ["t_blocks", "t_paged", "'page'"].iter().any(|it| damage.contains(it));
+        if !lost || damage.contains("(7, x'00')") {
             std::fs::copy(&sound, &database).unwrap();
             let connection = open(&database);
             connection.execute_batch(damage).unwrap();

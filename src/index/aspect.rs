@@ -33,8 +33,9 @@ pub struct Lists {
     pub centres: Vec<f32>,
     /// The squares of their lengths.
     squares: Vec<f32>,
-    /// The roots of the lists' spreads.
+    /// The roots of the lists' spreads, and one over each.
     deviations: Vec<f32>,
+    per_deviation: Vec<f32>,
     /// What searching them for some of their own rows has shown.
     pub learned: Learned,
 }
@@ -71,8 +72,10 @@ impl Lists {
     pub fn new(coder: Coder, lists: Vec<List>, centres: Vec<f32>, learned: Learned) -> Lists {
         let dimension = centres.len() / lists.len().max(1);
         let squares = centres.chunks_exact(dimension.max(1)).map(square).collect();
-        let deviations = lists.iter().map(|it| it.spread.sqrt()).collect();
-        Lists { coder, lists, centres, squares, deviations, learned }
+        let deviations: Vec<f32> = lists.iter().map(|it| it.spread.sqrt()).collect();
+        let metric = coder.metric();
+        let per_deviation = deviations.iter().map(|it| 1.0 / divisor(metric, *it)).collect();
+        Lists { coder, lists, centres, squares, deviations, per_deviation, learned }
     }
 
     /// How many rows are in lists.
@@ -127,12 +130,30 @@ impl View<'_> {
         }
     }
 
-    /// How many spreads of its list a score is ahead of the centre.
-    pub fn ahead(&self, at: usize, score: f32) -> f32 {
-        match self.form.metric {
-            Metric::L2 => self.aspect(at).ahead(score),
-            metric => (score - self.products[at]) / divisor(metric, self.lists.deviations[at]),
+    /// The lists that promise most, that which does first.
+    pub fn most_promising(&self, count: usize) -> Vec<usize> {
+        let mut most: Vec<(f32, usize)> = Vec::with_capacity(count + 1);
+        let mut least = f32::NEG_INFINITY;
+        for at in 0..self.products.len() {
+            let promise = self.promise(at);
+            if most.len() < count || least < promise {
+                let place = most.partition_point(|it| promise <= it.0);
+                most.insert(place, (promise, at));
+                most.truncate(count);
+                least = most.last().map_or(least, |it| it.0);
+            }
         }
+        most.into_iter().map(|it| it.1).collect()
+    }
+
+    /// How many spreads of each list a score is ahead of its centre.
+    pub fn all_ahead(&self, score: f32, ahead: &mut Vec<f32>) {
+        ahead.clear();
+        if self.form.metric == Metric::L2 {
+            return ahead.extend((0..self.products.len()).map(|at| self.aspect(at).ahead(score)));
+        }
+        let per_deviation = &self.lists.per_deviation;
+        ahead.extend(self.products.iter().zip(per_deviation).map(|(it, per)| (score - it) * per));
     }
 
     /// How a list looks.
@@ -204,10 +225,18 @@ mod tests {
                         _ => -pairs().map(|(a, b)| (a - b) * (a - b)).sum::<f32>(),
                     }
                 };
-                for at in 0..count {
+                let some = count.div_ceil(2);
+                let promising = view.most_promising(some);
+                let promise: Vec<f32> = promising.iter().map(|at| view.promise(*at)).collect();
+                let mut all: Vec<f32> = (0..count).map(|at| view.promise(at)).collect();
+                all.sort_by(|a, b| b.total_cmp(a));
+                assert_eq!(promise, all[..some]);
+                let mut ahead = Vec::new();
+                view.all_ahead(0.3, &mut ahead);
+                for (at, afar) in ahead.into_iter().enumerate() {
                     let (near, far) = (nearer(at) - nearer(0), view.promise(at) - view.promise(0));
                     assert!((near - far).abs() < 1e-4, "{metric:?}: {near} {far}");
-                    let (afar, close) = (view.ahead(at, 0.3), view.aspect(at).ahead(0.3));
+                    let close = view.aspect(at).ahead(0.3);
                     assert!((afar - close).abs() <= 1e-4 * close.abs().max(1.0), "{afar} {close}");
                 }
             }

@@ -12,7 +12,7 @@ use super::aspect::{Aspect, Lists, View};
 use super::code::{Asked, Coded, Coder, GROUP};
 use super::crew::crewed;
 use super::measure::Measure;
-use super::nearest::{Found, Hit, Search, Want};
+use super::nearest::{Found, Hit, Planes, Search, Want};
 use super::probe::Listed;
 use crate::error::Result;
 
@@ -263,10 +263,11 @@ impl<'a, S: Listed> Sieve<'a, S> {
 
 /// Meets the rows that look nearest to each query, so that fewer are left; then, if `all`, those.
 fn look<S: Listed>(sieves: &mut [Sieve<'_, S>], all: bool) -> Result<()> {
-    meet(sieves, Sieve::first)?;
+    meet(sieves, Sieve::first, Planes::Both)?;
     sieves.iter_mut().for_each(Sieve::narrow);
     match all {
-        true => meet(sieves, Sieve::all),
+        // Most of them are none.
+        true => meet(sieves, Sieve::all, Planes::High),
         false => Ok(()),
     }
 }
@@ -275,6 +276,7 @@ fn look<S: Listed>(sieves: &mut [Sieve<'_, S>], all: bool) -> Result<()> {
 fn meet<'a, S: Listed>(
     sieves: &mut [Sieve<'a, S>],
     some: impl Fn(&mut Sieve<'a, S>) -> Vec<Found>,
+    planes: Planes,
 ) -> Result<()> {
     let Some(source) = sieves.first().map(|it| it.source) else {
         return Ok(());
@@ -286,7 +288,11 @@ fn meet<'a, S: Listed>(
     rows.sort_unstable_by_key(|(_, it)| (it.block, it.slot));
     let places: Vec<Found> = rows.iter().map(|it| it.1).collect();
     let mut met = Vec::with_capacity(rows.len());
-    source.high(&places, &mut |at, high| met.push(sieves[rows[at].0].measure.near(high)))?;
+    source.rows(&places, planes, &mut |at, high, low| {
+        let Sieve { measure, search, .. } = &sieves[rows[at].0];
+        met.push(measure.nearer(high, low, search.farthest())?);
+        Ok(())
+    })?;
     for ((at, mut found), near) in rows.into_iter().zip(met) {
         let search = &mut sieves[at].search;
         if !search.is_past(near.least()) {

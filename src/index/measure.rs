@@ -13,6 +13,7 @@
 use super::form::{Form, Storage};
 use super::metric::Metric;
 use super::plane::ROUNDING;
+use crate::error::Result;
 use crate::kernel::{dot, summed};
 use crate::vector::Vector;
 
@@ -42,6 +43,8 @@ pub struct Near {
     pub key: f64,
     /// How far from it the exact one can be.
     pub slack: f64,
+    /// How far the row is exactly, if all of it was looked at.
+    pub distance: Option<f64>,
 }
 
 impl Near {
@@ -106,10 +109,28 @@ impl Measure {
         self.form.metric.distance(&self.query, row).unwrap_or(f64::INFINITY)
     }
 
+    /// How near a row is: exactly, if it may be as near as `farthest` and its low plane is there.
+    ///
+    /// # Errors
+    /// Bytes that are none of a vector.
+    pub fn nearer(&self, high: &[u8], low: Option<&[u8]>, farthest: f64) -> Result<Near> {
+        let near = self.near(high);
+        let Some(low) = low.filter(|_| near.least() <= farthest) else {
+            return Ok(near);
+        };
+        let distance = self.distance(&self.form.read(high, low)?);
+        Ok(Near { key: self.key(distance), slack: 0.0, distance: Some(distance) })
+    }
+
     /// How near a row is by its high plane.
     pub fn near(&self, high: &[u8]) -> Near {
+        let (key, slack) = self.key_and_slack(high);
+        Near { key, slack, distance: None }
+    }
+
+    fn key_and_slack(&self, high: &[u8]) -> (f64, f64) {
         if self.form.metric == Metric::Cosine && self.form.storage == Storage::F32 {
-            return Near { key: 1.0 - f64::from(dot(&self.asked, high)), slack: self.slack };
+            return (1.0 - f64::from(dot(&self.asked, high)), self.slack);
         }
         let (mut product, mut square, mut apart) = (0.0, 0.0, 0.0);
         self.form.each(high, |at, row| {
@@ -126,16 +147,16 @@ impl Measure {
             }
         });
         if self.form.metric == Metric::Cosine {
-            return Near { key: 1.0 - product, slack: self.slack };
+            return (1.0 - product, self.slack);
         }
         let length = (square + self.vanishing).sqrt() * (1.0 + 2.0 * ROUNDING);
         let off = self.rounding * length;
         if self.form.metric == Metric::Dot {
-            return Near { key: -product, slack: off + SUMMED * length + self.vanishing };
+            return (-product, off + SUMMED * length + self.vanishing);
         }
         let distance = apart.sqrt();
         let off = off + SUMMED * (distance + length) + self.vanishing.sqrt();
-        Near { key: apart / 2.0, slack: off * (distance + off / 2.0) }
+        (apart / 2.0, off * (distance + off / 2.0))
     }
 
     /// What a high plane may hide of a cosine.

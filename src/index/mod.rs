@@ -28,6 +28,6 @@ pub use effort::{Aim, Effort, LEVELS, Learned};
 pub use form::{Form, Storage};
 pub use measure::Measure;
 pub use metric::Metric;
-pub use nearest::{Found, Hit, Rows, Show, Source, Want, nearest};
+pub use nearest::{Found, Hit, Planes, Rows, Show, ShowRow, Source, Want, nearest};
 pub use probe::{Listed, likely};
 pub use rotation::Random;

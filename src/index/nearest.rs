@@ -85,6 +85,18 @@ pub struct Found {
 /// Takes a block: its number, the rowids, and their high planes one after the other.
 pub type Show<'a> = dyn FnMut(i64, &[i64], &[u8]) -> Result<()> + 'a;
 
+/// What is asked of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planes {
+    /// High planes.
+    High,
+    /// Low planes too, of rows where both lie together.
+    Both,
+}
+
+/// Takes a row: which of those that were asked for, its high plane, and its low one if it was asked for and is there.
+pub type ShowRow<'a> = dyn FnMut(usize, &[u8], Option<&[u8]>) -> Result<()> + 'a;
+
 /// Where blocks of vectors come from.
 pub trait Source {
     /// Shows each block.
@@ -158,6 +170,9 @@ impl<'a> Search<'a> {
         if self.farthest() < least {
             return;
         }
+        if let Some(distance) = near.distance {
+            return take(&mut self.exact, self.want, Hit { rowid: found.rowid, distance });
+        }
         if let Some(after) = self.after {
             if near.key + near.slack < after {
                 return;
@@ -214,15 +229,20 @@ impl<'a> Search<'a> {
         rows.sort_by_key(|it| (it.block, it.slot));
         let (measure, want, exact) = (self.measure, self.want, &mut self.exact);
         source.whole(&rows, &mut |found, vector| {
-            let hit = Hit { rowid: found.rowid, distance: measure.distance(&vector) };
-            if want.within < hit.distance || want.after.is_some_and(|after| hit <= after) {
-                return;
-            }
-            exact.push(hit);
-            if want.count < exact.len() {
-                exact.pop();
-            }
+            let distance = measure.distance(&vector);
+            take(exact, want, Hit { rowid: found.rowid, distance });
         })
+    }
+}
+
+/// Takes in a row whose distance is known.
+fn take(exact: &mut BinaryHeap<Hit>, want: &Want, hit: Hit) {
+    if want.within < hit.distance || want.after.is_some_and(|after| hit <= after) {
+        return;
+    }
+    exact.push(hit);
+    if want.count < exact.len() {
+        exact.pop();
     }
 }
 

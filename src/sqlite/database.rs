@@ -4,8 +4,8 @@ use std::ffi::{CString, c_int};
 use std::ptr;
 
 use sqlite3ext_sys::{
-    SQLITE_ERROR, SQLITE_FCNTL_DATA_VERSION, SQLITE_INTERRUPT, SQLITE_LIMIT_LENGTH, SQLITE_OK,
-    sqlite3,
+    SQLITE_ERROR, SQLITE_FCNTL_DATA_VERSION, SQLITE_FCNTL_RESERVE_BYTES, SQLITE_INTERRUPT,
+    SQLITE_LIMIT_LENGTH, SQLITE_OK, sqlite3,
 };
 
 use super::api::{self, api};
@@ -120,6 +120,25 @@ impl Db {
             self.execute(&format!("{pragma} = {}", i64::MAX))?;
         }
         Ok(())
+    }
+
+    /// Bytes of a page of a schema's file that SQLite uses, so without those that are reserved for others.
+    pub fn page_bytes(&self, schema: &str) -> Result<usize> {
+        let mut asked = self.prepare(&format!("PRAGMA {}.page_size", quoted(schema)))?;
+        asked.step()?;
+        let Value::Integer(page) = asked.value(0)? else {
+            return Ok(0);
+        };
+        let (schema, mut reserved): (_, c_int) = (c_text(schema)?, -1);
+        // SAFETY: the text ends with NUL; the slot is ours and of the type that the code asks for; -1 asks without setting.
+        let code = unsafe {
+            let slot = (&raw mut reserved).cast();
+            api!(file_control(self.raw, schema.as_ptr(), SQLITE_FCNTL_RESERVE_BYTES as c_int, slot))
+        };
+        if code != SQLITE_OK as c_int {
+            return Err(api::last_error(self.raw, ""));
+        }
+        Ok(usize::try_from(page - i64::from(reserved)).unwrap_or(0))
     }
 
     /// Such as 3040001 for SQLite 3.40.1.

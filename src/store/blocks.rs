@@ -8,7 +8,7 @@ use super::rows::Rows;
 use super::statements::{ERROR, blob, integer};
 use crate::error::{Error, Result};
 use crate::index::code::GROUP;
-use crate::index::{Form, Found, Show, Source};
+use crate::index::{Form, Found, Show};
 use crate::sqlite::{Blob, Value};
 use crate::vector::Vector;
 
@@ -199,8 +199,11 @@ impl Store {
             ));
         }
         let last = count - 1;
+        let pages = self.pages_of(block)?;
         if slot < last {
-            for (table, column, width) in self.columns() {
+            // Of a block with pages, rowids alone.
+            let planes = if pages.is_some() { 1 } else { usize::MAX };
+            for (table, column, width) in self.columns().take(planes) {
                 let mut blob = self.part_mut(table, column, block, count * width)?;
                 let mut bytes = vec![0; width];
                 blob.read(last * width, &mut bytes)?;
@@ -214,6 +217,9 @@ impl Store {
                 }
             }
         }
+        if let Some(pages) = pages {
+            self.take_from_pages(&pages, block, count, slot)?;
+        }
         self.run("DELETE FROM {rows} WHERE rowid = ?1", &[Value::Integer(rowid)])?;
         if let Some(list) = list_of(block) {
             self.unlist(list, block, slot, last)?;
@@ -226,7 +232,10 @@ impl Store {
 
     pub(super) fn drop_block(&self, block: i64) -> Result<()> {
         self.run("DELETE FROM {blocks} WHERE block = ?1", &[Value::Integer(block)])?;
-        self.run("DELETE FROM {low} WHERE block = ?1", &[Value::Integer(block)])?;
+        match self.pages_of(block)? {
+            Some(pages) => self.drop_pages(pages.numbers(block))?,
+            None => self.run("DELETE FROM {low} WHERE block = ?1", &[Value::Integer(block)])?,
+        }
         match list_of(block) {
             Some(_) => self.run("DELETE FROM {codes} WHERE block = ?1", &[Value::Integer(block)]),
             None => Ok(()),
@@ -284,7 +293,7 @@ impl Store {
         Ok(place.map(|it| (it >> PLACE_BITS, (it & ((1 << PLACE_BITS) - 1)) as usize)))
     }
 
-    fn count_of(&self, block: i64) -> Result<usize> {
+    pub(super) fn count_of(&self, block: i64) -> Result<usize> {
         let sql = "SELECT count, length(rowids) FROM {blocks} WHERE block = ?1";
         let count = self.first(sql, &[Value::Integer(block)], |row| {
             self.slot_count(block, integer(row, 0)?, integer(row, 1)? as usize)
@@ -311,7 +320,7 @@ impl Store {
         }
     }
 
-    /// Most rows of a block: those in lists are smaller, as a search reads single rows of them.
+    /// Most rows of a block: those in lists are smaller, as a list's last block has codes for all of its slots.
     pub(super) fn slots_in(&self, block: i64) -> usize {
         match list_of(block) {
             Some(_) => listed_slots(&self.made.form()),
@@ -360,20 +369,21 @@ impl Store {
         Ok(blob)
     }
 
-    pub(super) fn reaches(&self, table: &str, block: i64, blob: &Blob, end: usize) -> Result<()> {
+    pub(super) fn reaches(&self, table: &str, row: i64, blob: &Blob, end: usize) -> Result<()> {
         let bytes = blob.length();
         if end <= bytes {
             return Ok(());
         }
-        let reason = format!("block {block} has {bytes} bytes where a row ends at {end}");
+        let what = what_is_in(table);
+        let reason = format!("{what} {row} has {bytes} bytes where a row ends at {end}");
         Err(self.damaged(table, reason))
     }
 
     /// SQLite's plain error for a blob that is not there; any other error keeps its own words.
-    pub(super) fn missing(&self, table: &str, block: i64, err: Error) -> Error {
+    pub(super) fn missing(&self, table: &str, row: i64, err: Error) -> Error {
         match err {
             Error::Sqlite { code: ERROR, message } => {
-                self.damaged(table, format!("block {block}: {message}"))
+                self.damaged(table, format!("{} {row}: {message}", what_is_in(table)))
             }
             other => other,
         }
@@ -399,41 +409,9 @@ impl Store {
     }
 }
 
-impl Source for Store {
-    fn scan(&self, show: &mut Show<'_>) -> Result<()> {
-        self.show_blocks("SELECT block, count, rowids, high FROM {blocks}", show)
-    }
-
-    fn whole(&self, rows: &[Found], show: &mut dyn FnMut(Found, Vector)) -> Result<()> {
-        let form = self.made.form();
-        let Some(first) = rows.first() else {
-            return Ok(());
-        };
-        // A blob for each plane that the form has, and what was read of it.
-        let mut planes = Vec::new();
-        for (table, column, width) in self.columns().skip(1) {
-            planes.push((table, self.part(table, column, first.block, 0)?, vec![0; width]));
-        }
-        let mut block = first.block;
-        for found in rows {
-            for (table, blob, bytes) in &mut planes {
-                if found.block != block {
-                    blob.reopen(found.block)
-                        .map_err(|err| self.missing(table, found.block, err))?;
-                }
-                let end = (found.slot + 1).saturating_mul(bytes.len());
-                self.reaches(table, found.block, blob, end)?;
-                blob.read(end - bytes.len(), bytes)?;
-            }
-            block = found.block;
-            let plane = |at: usize| planes.get(at).map_or(&[][..], |it| &it.2);
-            let vector = form.read(plane(0), plane(1)).map_err(|err| {
-                self.damaged("blocks", format!("slot {} of block {block}: {err}", found.slot))
-            })?;
-            show(*found, vector);
-        }
-        Ok(())
-    }
+/// What a row of a shadow table of blobs is.
+fn what_is_in(table: &str) -> &'static str {
+    if table == "paged" { "page" } else { "block" }
 }
 
 /// Vectors of a full block.

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
-use super::Store;
-use super::blocks::{PLACE_BITS, ROWID_BYTES, packed, rowids};
+use super::blocks::{PLACE_BITS, ROWID_BYTES, packed};
 use super::lists::list_of;
-use super::statements::{blob, integer};
-use crate::error::Result;
+use super::rows::Rows;
+use super::statements::integer;
+use super::{LISTED, Store};
+use crate::error::{Error, Result};
 use crate::index::plane;
 use crate::index::{Metric, Storage};
+use crate::sqlite::{Statement, Value};
 
 /// Findings after which the rest is only counted.
 const MOST_FINDINGS: usize = 100;
@@ -19,69 +21,36 @@ impl Store {
     /// What is wrong, a line each; nothing in a sound table.
     pub fn check(&self) -> Result<Vec<String>> {
         let mut findings = Findings::default();
+        if let Err(err) = self.pages() {
+            // Without it no row of a list can be read.
+            findings.add(err.to_string());
+            return Ok(findings.listed());
+        }
         let mut places: HashMap<i64, i64> = HashMap::new();
-        let form = self.made.form();
-        let sql = "SELECT b.block, count, rowids, high, low, l.block IS NOT NULL FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block";
+        let sql = "SELECT count, rowids, high, low, b.block, l.block IS NOT NULL FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block";
         self.each(sql, &[], |row| {
-            let block = integer(row, 0)?;
-            let (Some(rowid_bytes), Some(high)) = (row.blob(2)?, row.blob(3)?) else {
-                findings.add(format!("block {block} has no rowids or no high plane"));
-                return Ok(());
-            };
-            let low = match (form.storage, row.blob(4)?) {
-                (Storage::F32, Some(low)) => low,
-                (Storage::F32, None) => {
-                    findings.add(format!("block {block} has no low plane"));
-                    return Ok(());
-                }
-                _ if integer(row, 5)? == 0 => &[],
-                (other, _) => {
-                    let name = other.name();
-                    findings.add(format!("block {block} has a low plane, which {name} has not"));
+            let block = integer(row, 4)?;
+            let rows = match self.rows_or_fault(block, row)? {
+                Ok(rows) => rows,
+                Err(fault) => {
+                    findings.add(fault);
                     return Ok(());
                 }
             };
-            let (count, capacity) = (integer(row, 1)?, rowid_bytes.len() / ROWID_BYTES);
-            let most = capacity.min(self.slots_in(block));
-            let Some(count) = usize::try_from(count).ok().filter(|it| (1..=most).contains(it))
-            else {
-                findings
-                    .add(format!("block {block} counts {count} rows, its rowids hold {capacity}"));
-                return Ok(());
-            };
-            let (width, low_width) = (form.high_bytes(), form.low_bytes());
-            for (name, plane, width) in [("high", high, width), ("low", low, low_width)] {
-                if plane.len() != capacity * width {
-                    findings.add(format!(
-                        "the {name} plane of block {block} has {} bytes, {capacity} slots need {}",
-                        plane.len(),
-                        capacity * width
-                    ));
-                    return Ok(());
-                }
-            }
-            for (slot, rowid) in rowids(rowid_bytes, count).into_iter().enumerate() {
+            for (slot, rowid) in rows.rowids().enumerate() {
                 if places.insert(rowid, packed(block, slot)).is_some() {
                     findings.add(format!(
                         "row {rowid} is in two slots, one of them {slot} of block {block}"
                     ));
                 }
-                let high = &high[slot * width..(slot + 1) * width];
-                let low = &low[slot * low_width..(slot + 1) * low_width];
+                let [_, high, low] = rows.part(slot..slot + 1);
                 if let Some(fault) = self.fault_of(high, low) {
                     findings.add(format!("row {rowid}: {fault}"));
                 }
             }
             Ok(())
         })?;
-        self.each(
-            "SELECT block FROM {low} WHERE block NOT IN (SELECT block FROM {blocks})",
-            &[],
-            |row| {
-                findings.add(format!("the low plane of block {} has no block", integer(row, 0)?));
-                Ok(())
-            },
-        )?;
+        self.check_blocks_are_there(&mut findings)?;
         self.each("SELECT rowid, place FROM {rows}", &[], |row| {
             let (rowid, place) = (integer(row, 0)?, integer(row, 1)?);
             match places.remove(&rowid) {
@@ -110,6 +79,52 @@ impl Store {
         Ok(findings.listed())
     }
 
+    /// The rows of a block, or what is wrong with their bytes. An answer has count, rowids, high and low plane, the
+    /// block, and whether it has a low plane.
+    fn rows_or_fault(
+        &self,
+        block: i64,
+        row: &Statement,
+    ) -> Result<std::result::Result<Rows, String>> {
+        let form = self.made.form();
+        let mut rows = Rows::none(&form);
+        let (Some(rowid_bytes), Some(high)) = (row.blob(1)?, row.blob(2)?) else {
+            return Ok(Err(format!("block {block} has no rowids or no high plane")));
+        };
+        let (is_paged, has_low) = (self.pages_of(block)?.is_some(), integer(row, 5)? != 0);
+        if has_low && (is_paged || form.storage != Storage::F32) {
+            let other = if is_paged { "a block of pages" } else { form.storage.name() };
+            return Ok(Err(format!("block {block} has a low plane, which {other} has not")));
+        }
+        if !is_paged {
+            let low = match (form.storage, row.blob(3)?) {
+                (Storage::F32, None) => return Ok(Err(format!("block {block} has no low plane"))),
+                (_, low) => low.unwrap_or_default(),
+            };
+            let (count, capacity) = (integer(row, 0)?, rowid_bytes.len() / ROWID_BYTES);
+            if self.slot_count(block, count, rowid_bytes.len()).is_err() {
+                return Ok(Err(format!(
+                    "block {block} counts {count} rows, its rowids hold {capacity}"
+                )));
+            }
+            let planes = [("high", high, form.high_bytes()), ("low", low, form.low_bytes())];
+            for (name, plane, width) in planes {
+                if plane.len() != capacity * width {
+                    return Ok(Err(format!(
+                        "the {name} plane of block {block} has {} bytes, {capacity} slots need {}",
+                        plane.len(),
+                        capacity * width
+                    )));
+                }
+            }
+        }
+        match self.add_answered(block, row, &mut rows) {
+            Ok(()) => Ok(Ok(rows)),
+            Err(Error::Damaged { reason, .. }) => Ok(Err(reason)),
+            Err(err) => Err(err),
+        }
+    }
+
     /// What is wrong with a row's planes.
     fn fault_of(&self, high: &[u8], low: &[u8]) -> Option<String> {
         let form = self.made.form();
@@ -135,6 +150,27 @@ impl Store {
         let mut again = Vec::new();
         form.write(&vector, &mut again, &mut Vec::new());
         (again != high).then(|| format!("no vector is written so in {}", form.storage.name()))
+    }
+
+    /// Whatever belongs to a block has one.
+    fn check_blocks_are_there(&self, findings: &mut Findings) -> Result<()> {
+        let low = "SELECT block FROM {low} WHERE block NOT IN (SELECT block FROM {blocks})";
+        let codes = "SELECT block FROM {codes} WHERE block NOT IN (SELECT block FROM {blocks})";
+        let pages = "SELECT page FROM {paged} WHERE page / ?1 + {listed} NOT IN (SELECT block FROM {blocks})";
+        let most = self.pages()?.map(|it| it.number(LISTED + 1, 0));
+        for (is_there, sql, arguments, what, has) in [
+            (true, low, &[][..], "the low plane of block", "has"),
+            (self.is_listed()?, codes, &[], "the codes of block", "have"),
+            (most.is_some(), pages, &[Value::Integer(most.unwrap_or(1))], "page", "has"),
+        ] {
+            if is_there {
+                self.each(sql, arguments, |row| {
+                    findings.add(format!("{what} {} {has} no block", integer(row, 0)?));
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Every block from the first number of lists on belongs to one, with the codes that follow from
@@ -173,35 +209,28 @@ impl Store {
             lists.insert(list, (count, coder.rotated(&centre)));
             Ok(())
         })?;
-        let sql = "SELECT b.block, count, high, low, codes FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block LEFT JOIN {codes} c ON c.block = b.block WHERE {listed} <= b.block";
-        let form = self.made.form();
-        let (width, low_width) = (form.high_bytes(), form.low_bytes());
+        let sql = "SELECT count, rowids, high, low, b.block, codes FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block LEFT JOIN {codes} c ON c.block = b.block WHERE {listed} <= b.block";
+        let (form, reader) = (self.made.form(), self.reader());
         self.each(sql, &[], |row| {
-            let block = integer(row, 0)?;
+            let block = integer(row, 4)?;
             let list = list_of(block).unwrap_or_default();
             let Some((left, centre)) = lists.get_mut(&list) else {
                 findings.add(format!("block {block} is in list {list}, which is missing"));
                 return Ok(());
             };
-            let count = usize::try_from(integer(row, 1)?).unwrap_or(0);
-            *left -= count as i64;
-            let (high, low) = (blob(row, 2)?, blob(row, 3)?);
-            let most = self.slots_in(block);
-            if most < count || high.len() < count * width || low.len() < count * low_width {
+            *left -= integer(row, 0)?.max(0);
+            // What is wrong with the rows themselves was found before.
+            let mut rows = Rows::none(&form);
+            match self.add_answered(block, row, &mut rows) {
+                Err(Error::Damaged { .. }) => return Ok(()),
+                outcome => outcome?,
+            }
+            let Ok(numbers) = reader.numbers(&rows, rows.all()) else {
                 return Ok(());
-            }
-            let mut rows = Vec::with_capacity(count * self.made.dimension);
-            for slot in 0..count {
-                let high = &high[slot * width..(slot + 1) * width];
-                let low = &low[slot * low_width..(slot + 1) * low_width];
-                let Ok(vector) = form.read(high, low) else {
-                    return Ok(());
-                };
-                rows.extend_from_slice(vector.as_slice());
-            }
-            let mut expected = coder.empty(most);
-            coder.write(&mut expected, 0, &rows, centre);
-            if row.blob(4)? != Some(expected.as_slice()) {
+            };
+            let mut expected = coder.empty(self.slots_in(block));
+            coder.write(&mut expected, 0, &numbers, centre);
+            if row.blob(5)? != Some(expected.as_slice()) {
                 findings.add(format!("the codes of block {block} are not those of its rows"));
             }
             Ok(())
@@ -211,14 +240,7 @@ impl Store {
         for (list, (left, _)) in lists {
             findings.add(format!("list {list} counts {left} rows more than its blocks have"));
         }
-        self.each(
-            "SELECT block FROM {codes} WHERE block NOT IN (SELECT block FROM {blocks})",
-            &[],
-            |row| {
-                findings.add(format!("the codes of block {} have no block", integer(row, 0)?));
-                Ok(())
-            },
-        )
+        Ok(())
     }
 
     /// Whatever was seen is either in the index or skipped, and nothing else is.

@@ -322,6 +322,9 @@ impl Store {
         if self.is_listed()? {
             self.run("DELETE FROM {codes}", &[])?;
             self.run("DELETE FROM {lists}", &[])?;
+            if self.pages()?.is_some() {
+                self.run("DELETE FROM {paged}", &[])?;
+            }
             self.changed();
         }
         self.set_stopped(None)

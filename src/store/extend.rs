@@ -6,6 +6,7 @@ use super::Store;
 use super::blocks::{listed_slots, packed};
 use super::lists::range_of;
 use super::moves::State;
+use super::pages::Pages;
 use super::rows::{Reader, Rows};
 use super::statements::{blob, integer};
 use crate::error::Result;
@@ -66,7 +67,11 @@ pub(super) fn added(
 /// A block of a list.
 struct Block {
     block: i64,
+    /// How many of its rows are in the file.
+    there: usize,
     rows: Rows,
+    /// What its pages are to have behind those that are there, if it has pages.
+    bytes: Vec<u8>,
     codes: Vec<u8>,
 }
 
@@ -77,6 +82,7 @@ struct Begun {
     open: Option<Block>,
     /// The first block that there is not yet.
     next: i64,
+    pages: Option<Pages>,
 }
 
 /// Blocks as they are to be written.
@@ -150,7 +156,7 @@ impl Store {
             return Err(self.damaged("lists", format!("list {list} has no block left")));
         }
         let centre = state.centre(addition.at).to_vec();
-        Ok(Begun { addition, centre, open, next })
+        Ok(Begun { addition, centre, open, next, pages: self.pages()? })
     }
 
     /// A list's block up to its last row; and its codes.
@@ -158,15 +164,11 @@ impl Store {
         let sql = "SELECT count, rowids, high, low, codes FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block LEFT JOIN {codes} c ON c.block = b.block WHERE b.block = ?1";
         let unwritten = state.unwritten.by_block.get(&block);
         let found = self.first(sql, &[Value::Integer(block)], |row| {
-            let count = self.slot_count(block, integer(row, 0)?, blob(row, 1)?.len())?;
             let mut rows = Rows::none(&self.made.form());
             rows.reserve(self.slots_in(block));
-            if !rows.add_first(count, [blob(row, 1)?, blob(row, 2)?, blob(row, 3)?]) {
-                let reason = format!("block {block} is too short for {count} rows");
-                return Err(self.damaged("blocks", reason));
-            }
+            self.add_answered(block, row, &mut rows)?;
             let codes = unwritten.map_or_else(|| blob(row, 4), |it| Ok(it.as_slice()))?;
-            Ok(Block { block, rows, codes: codes.to_vec() })
+            Ok(Block { block, there: rows.count(), rows, bytes: Vec::new(), codes: codes.to_vec() })
         })?;
         let expected = self.codes_bytes()?;
         match found {
@@ -221,7 +223,12 @@ impl Store {
 
     fn write_block(&self, it: &Block) -> Result<()> {
         let (count, block) = (it.rows.count(), Value::Integer(it.block));
-        let [rowids, high, low] = it.rows.part(0..count);
+        let [rowids, mut high, mut low] = it.rows.part(it.rows.all());
+        let rest;
+        if let Some(pages) = self.pages_of(it.block)? {
+            rest = self.write_pages(&pages, it.block, it.there, &it.bytes)?;
+            (high, low) = (rest, &[]);
+        }
         self.run(
             "INSERT OR REPLACE INTO {blocks}(block, count, rowids, high) VALUES (?1, ?2, ?3, ?4)",
             &[block, Value::Integer(count as i64), Value::Blob(rowids), Value::Blob(high)],
@@ -239,7 +246,8 @@ impl Store {
 impl Begun {
     /// The blocks with the rows in them.
     fn written(self, coder: &Coder, reader: &Reader) -> Result<Written> {
-        let Begun { addition: Addition { at, rows, squares }, centre, mut open, next } = self;
+        let Begun { addition: Addition { at, rows, squares }, centre, mut open, next, pages } =
+            self;
         let (most, centre) = (listed_slots(&reader.form), coder.rotated(&centre));
         let (mut blocks, mut places) = (Vec::new(), Vec::with_capacity(rows.count()));
         let (mut done, mut rowids, mut free) = (0, rows.rowids(), next..);
@@ -247,7 +255,9 @@ impl Begun {
             let mut it = open.take().or_else(|| {
                 let mut rows = rows.like();
                 rows.reserve(most);
-                free.next().map(|block| Block { block, rows, codes: coder.empty(most) })
+                let codes = coder.empty(most);
+                let bytes = Vec::new();
+                free.next().map(|block| Block { block, there: 0, rows, bytes, codes })
             });
             let Some(block) = &mut it else {
                 break;
@@ -258,6 +268,9 @@ impl Begun {
             let numbers = reader.numbers(&rows, taken.clone())?;
             coder.write(&mut block.codes, count, &numbers, &centre);
             block.rows.add(rows.part(taken.clone()));
+            if let Some(pages) = &pages {
+                block.bytes = pages.bytes_behind(&block.rows, block.there);
+            }
             for (slot, rowid) in (count..).zip(rowids.by_ref().take(taken.len())) {
                 places.push((rowid, packed(block.block, slot)));
             }

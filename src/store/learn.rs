@@ -74,7 +74,7 @@ impl Store {
         let sample = self.sample(lists.rows())?;
         let (mut rowids, mut queries) = (Vec::new(), Vec::new());
         let form = self.made.form();
-        self.whole(&sample, &mut |found, it| {
+        self.reading().whole(&sample, &mut |found, it| {
             rowids.push(found.rowid);
             queries.push(Measure::new(form, it));
         })?;
@@ -83,7 +83,8 @@ impl Store {
         let want = Want { count: NEAREST + 1, after: None, within: f64::INFINITY, rows };
         let mut found = vec![0; LEVELS.len()];
         let mut wanted = 0;
-        certain_of_each(self, lists, &queries, &want, threads, |at, hits| {
+        let reading = self.reading();
+        certain_of_each(&reading, lists, &queries, &want, threads, |at, hits| {
             let others = |hits: Vec<Hit>| hits.into_iter().filter(|it| it.rowid != rowids[at]);
             let nearest: Vec<Hit> = others(hits).take(NEAREST).collect();
             let Some(last) = nearest.last() else {
@@ -95,7 +96,7 @@ impl Store {
                 // More effort never finds less, but for chance.
                 if right < nearest.len() {
                     let aim = Aim::same(Effort::foreseeing(level));
-                    let hits = likely(self, lists, &queries[at], &want, aim)?;
+                    let hits = likely(&reading, lists, &queries[at], &want, aim)?;
                     let hits = others(hits).filter(|it| it.distance <= last.distance);
                     right = hits.count().min(nearest.len());
                 }

@@ -5,19 +5,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::blocks::{ROWID_BYTES, rowids};
+use super::reading::Reading;
 use super::statements::{blob, integer};
 use super::{BOUNDED_FORMAT, FORMED_FORMAT, LIST_BLOCKS, LISTED, LISTED_FORMAT, Store};
 use crate::error::Result;
 use crate::index::code::{Coded, Coder, GROUP, MOST_BITS};
-use crate::index::{Found, List, Listed, Lists, Metric, Show};
+use crate::index::{Found, List, Listed, Lists, Metric, Planes, Show, ShowRow};
 use crate::sqlite::Value;
 use crate::vector::numbers_of_blob;
 
 /// Bytes of codes and rowids that are kept.
 const MOST_KEPT: usize = 48 * 1024 * 1024;
-
-/// High planes that are read together lie no farther apart: to pass over them takes less than to begin anew.
-const NEAR_SLOTS: usize = 3;
 
 /// What was read of the lists in one state of the database.
 pub struct Kept {
@@ -69,7 +67,7 @@ impl Store {
         Ok(listed)
     }
 
-    fn format(&self) -> Result<i64> {
+    pub(super) fn format(&self) -> Result<i64> {
         let sql = "SELECT value FROM {config} WHERE key = 'format'";
         Ok(self.first(sql, &[], |row| integer(row, 0))?.unwrap_or(0))
     }
@@ -79,10 +77,11 @@ impl Store {
         self.kept.borrow_mut().take();
     }
 
-    /// Forgets also whether there are lists, after a rollback.
+    /// Forgets also whether there are lists and pages, after a rollback.
     pub fn rolled_back(&self) {
         self.changed();
         self.listed.set(None);
+        self.pages.set(None);
     }
 
     /// As [`Store::rolled_back`], where all that was written is gone.
@@ -172,7 +171,7 @@ impl Store {
         // A damaged count asks for no more than is kept.
         let most = MOST_KEPT / lists.coder.group_bytes() * GROUP;
         let mut coded = lists.coder.room_for(expected.min(most));
-        let sql = "SELECT block, codes FROM {codes} WHERE block BETWEEN ?1 AND ?2";
+        let sql = "SELECT block, codes FROM {codes} WHERE block BETWEEN ?1 AND ?2 ORDER BY block";
         let (first, last) = range_of(list);
         self.each(sql, &[Value::Integer(first), Value::Integer(last)], |row| {
             let (block, codes) = (integer(row, 0)?, blob(row, 1)?);
@@ -213,30 +212,38 @@ impl Store {
         Ok(found)
     }
 
+    /// How many rows a block of a list has.
+    pub(super) fn rows_in(&self, block: i64) -> Result<usize> {
+        let list = list_of(block).unwrap_or_default();
+        let known = self.with_kept(|it| it.codes.get(&list).and_then(|it| it.rows_of(block)));
+        known.flatten().map_or_else(|| self.count_of(block), Ok)
+    }
+
     /// Runs with what is kept, which [`Store::lists`] made.
     fn with_kept<T>(&self, body: impl FnOnce(&mut Kept) -> T) -> Option<T> {
         self.kept.borrow_mut().as_mut().map(body)
     }
 }
 
-impl Listed for Store {
+impl Listed for Reading<'_> {
     fn tail(&self, show: &mut Show<'_>) -> Result<()> {
-        self.show_blocks(
+        self.store.show_blocks(
             "SELECT block, count, rowids, high FROM {blocks} WHERE block < {listed}",
             show,
         )
     }
 
     fn codes(&self, list: i64) -> Result<Arc<Coded>> {
-        if let Some(Some(codes)) = self.with_kept(|it| it.codes.get(&list).cloned()) {
+        let store = self.store;
+        if let Some(Some(codes)) = store.with_kept(|it| it.codes.get(&list).cloned()) {
             return Ok(codes);
         }
-        self.stop_if_interrupted()?;
-        let Some(lists) = self.lists()? else {
+        store.stop_if_interrupted()?;
+        let Some(lists) = store.lists()? else {
             return Ok(Arc::default());
         };
-        let codes = Arc::new(self.read_codes(&lists, list)?);
-        self.with_kept(|it| {
+        let codes = Arc::new(store.read_codes(&lists, list)?);
+        store.with_kept(|it| {
             it.make_room(codes.bytes());
             it.codes.insert(list, codes.clone());
         });
@@ -249,41 +256,20 @@ impl Listed for Store {
             // Shown with its block.
             return Ok(rowid);
         }
-        let rowids = match self.with_kept(|it| it.rowids.get(&block).cloned()).flatten() {
+        let store = self.store;
+        let rowids = match store.with_kept(|it| it.rowids.get(&block).cloned()).flatten() {
             Some(rowids) => rowids,
-            None => self.read_rowids(block)?,
+            None => store.read_rowids(block)?,
         };
         rowids.get(slot).copied().ok_or_else(|| {
             let count = rowids.len();
             let reason =
                 format!("slot {slot} of block {block} has a code, but {count} rows are there");
-            self.damaged("codes", reason)
+            store.damaged("codes", reason)
         })
     }
 
-    fn high(&self, rows: &[Found], show: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
-        let width = self.made.form().high_bytes();
-        let mut bytes = Vec::new();
-        let Some(first) = rows.first() else {
-            return Ok(());
-        };
-        let mut blob = self.part("blocks", "high", first.block, 0)?;
-        let (mut block, mut at) = (first.block, 0);
-        // What lies near each other is read at once.
-        for run in rows.chunk_by(|a, b| a.block == b.block && b.slot <= a.slot + NEAR_SLOTS) {
-            let (first, last) = (run[0].slot, run[run.len() - 1].slot);
-            if run[0].block != block {
-                block = run[0].block;
-                blob.reopen(block).map_err(|err| self.missing("blocks", block, err))?;
-            }
-            self.reaches("blocks", block, &blob, (last + 1) * width)?;
-            bytes.resize((last + 1 - first) * width, 0);
-            blob.read(first * width, &mut bytes)?;
-            for found in run {
-                show(at, &bytes[(found.slot - first) * width..][..width]);
-                at += 1;
-            }
-        }
-        Ok(())
+    fn rows(&self, rows: &[Found], planes: Planes, show: &mut ShowRow<'_>) -> Result<()> {
+        self.show_rows(rows, planes, show)
     }
 }

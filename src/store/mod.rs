@@ -8,6 +8,8 @@ mod gathered;
 mod learn;
 mod lists;
 mod moves;
+mod pages;
+mod reading;
 mod rows;
 mod settle;
 mod split;
@@ -20,6 +22,8 @@ use std::collections::HashMap;
 use self::blocks::slots;
 pub use self::content::{ContentTable, Kind, PictureColumn, Seen};
 use self::lists::Kept;
+use self::pages::Pages;
+pub use self::reading::Reading;
 pub use self::statements::INTERRUPT;
 use self::statements::{integer, schema_of};
 
@@ -34,21 +38,24 @@ pub const FORMAT: i64 = 1;
 pub const CONTENT_FORMAT: i64 = 2;
 /// The format number of either, once rows are in lists, as versions wrote it whose codes have no bound.
 pub const LISTED_FORMAT: i64 = 3;
-/// The format number of either, once rows are in lists.
+/// The format number of either, once rows are in lists, as versions wrote it whose lists have planes.
 pub const BOUNDED_FORMAT: i64 = 4;
 /// The format number of a table with another metric than the cosine, or another storage than float32.
 pub const FORMED_FORMAT: i64 = 5;
-/// The format number of such a table, once rows are in lists.
+/// The format number of such a table, once rows are in lists, as versions wrote it whose lists have planes.
 pub const FORMED_LISTED_FORMAT: i64 = 6;
+/// The format number of any table, once rows are in lists.
+pub const PAGED_FORMAT: i64 = 7;
 /// Most numbers a vector may have.
 pub const MOST_DIMENSIONS: usize = 65_536;
 /// Shadow tables are called after the table, `_`, and one of these.
 pub const SHADOWS: &[&str] =
-    &["config", "blocks", "low", "rows", "seen", "skipped", "lists", "codes"];
+    &["config", "blocks", "low", "rows", "seen", "skipped", "lists", "codes", "paged"];
 
 const SCHEMA: &str = include_str!("../../sql/schema.sql");
 const CONTENT_SCHEMA: &str = include_str!("../../sql/content.sql");
 const LISTS_SCHEMA: &str = include_str!("../../sql/lists.sql");
+const PAGED_SCHEMA: &str = include_str!("../../sql/paged.sql");
 /// Those that a table has which is over no other: one of the rest's names may be a user's table.
 const OWN_SHADOWS: &[&str] = &["config", "blocks", "low", "rows"];
 const CONTENT_SHADOWS: &[&str] = &["seen", "skipped"];
@@ -98,6 +105,8 @@ pub struct Store {
     prepared: RefCell<HashMap<&'static str, Statement>>,
     /// Whether rows are in lists, once it is known.
     listed: Cell<Option<bool>>,
+    /// How rows of lists lie in pages, if they do, once it is known.
+    pages: Cell<Option<Option<Pages>>>,
     kept: RefCell<Option<Kept>>,
     /// Rows written since lists were seen to.
     written: Cell<usize>,
@@ -174,9 +183,9 @@ impl Store {
             }
         }
         select.reset();
-        if format.is_some_and(|it| !(FORMAT..=FORMED_LISTED_FORMAT).contains(&it)) {
+        if format.is_some_and(|it| !(FORMAT..=PAGED_FORMAT).contains(&it)) {
             return Err(Error::Usage(format!(
-                "the table has format {}, this version of dualpath reads {FORMAT} to {FORMED_LISTED_FORMAT} (use the version that wrote it)",
+                "the table has format {}, this version of dualpath reads {FORMAT} to {PAGED_FORMAT} (use the version that wrote it)",
                 format.unwrap_or_default()
             )));
         }
@@ -216,7 +225,8 @@ impl Store {
 
     fn new(db: Db, schema: &str, name: &str, made: Made, identity: Option<i64>) -> Store {
         let (schema, name) = (schema.to_owned(), name.to_owned());
-        let (prepared, listed, kept) = (RefCell::default(), Cell::new(None), RefCell::default());
+        let (prepared, kept) = (RefCell::default(), RefCell::default());
+        let (listed, pages) = (Cell::new(None), Cell::new(None));
         let (written, mapped, rough) = (Cell::new(0), Cell::new(false), Cell::new(None));
         let room = Cell::new(slots(&made.form()));
         Store {
@@ -227,6 +237,7 @@ impl Store {
             identity,
             prepared,
             listed,
+            pages,
             kept,
             written,
             room,
@@ -360,7 +371,7 @@ impl Store {
         };
         let mut found = None;
         let rows = [Found { block, slot, rowid }];
-        self.whole(&rows, &mut |_, vector| found = Some(vector))?;
+        self.reading().whole(&rows, &mut |_, vector| found = Some(vector))?;
         Ok(found)
     }
 
@@ -391,6 +402,9 @@ impl Store {
         }
         if self.is_listed()? {
             shadows.extend(LISTED_SHADOWS);
+        }
+        if self.pages()?.is_some() {
+            shadows.push("paged");
         }
         self.forget();
         Ok(shadows)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Store;
+use super::blocks::ROWID_BYTES;
 use super::extend::{Unwritten, added};
 use super::lists::range_of;
 use super::rows::{Reader, Rows};
@@ -10,7 +11,7 @@ use super::statements::{blob, integer};
 use crate::error::Result;
 use crate::index::code::Coder;
 use crate::index::{Crew, List, centres};
-use crate::sqlite::Value;
+use crate::sqlite::{Statement, Value};
 
 /// The lists while they change.
 pub(super) struct State {
@@ -113,18 +114,28 @@ impl Store {
     /// Adds the rows of a block.
     pub(super) fn add_block_rows(&self, block: i64, rows: &mut Rows) -> Result<()> {
         let sql = "SELECT count, rowids, high, low FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block WHERE b.block = ?1";
-        let found = self.first(sql, &[Value::Integer(block)], |row| {
-            let rowid_bytes = blob(row, 1)?;
-            let count = self.slot_count(block, integer(row, 0)?, rowid_bytes.len())?;
-            if !rows.add_first(count, [rowid_bytes, blob(row, 2)?, blob(row, 3)?]) {
-                return Err(self.damaged(
-                    "blocks",
-                    format!("the planes of block {block} are too short for {count} rows"),
-                ));
-            }
-            Ok(())
-        })?;
+        let found =
+            self.first(sql, &[Value::Integer(block)], |row| self.add_answered(block, row, rows))?;
         found.ok_or_else(|| self.damaged("blocks", format!("block {block} is missing")))
+    }
+
+    /// Adds the rows of a block, of which an answer begins with count, rowids, high and low plane.
+    pub(super) fn add_answered(&self, block: i64, row: &Statement, rows: &mut Rows) -> Result<()> {
+        let rowid_bytes = blob(row, 1)?;
+        let count = self.slot_count(block, integer(row, 0)?, rowid_bytes.len())?;
+        let high = blob(row, 2)?;
+        if let Some(pages) = self.pages_of(block)? {
+            let bytes = self.read_pages(&pages, block, count, high)?;
+            rows.add_whole(&rowid_bytes[..count * ROWID_BYTES], &bytes);
+            return Ok(());
+        }
+        match rows.add_first(count, [rowid_bytes, high, blob(row, 3)?]) {
+            true => Ok(()),
+            false => Err(self.damaged(
+                "blocks",
+                format!("the planes of block {block} are too short for {count} rows"),
+            )),
+        }
     }
 
     /// Puts rows that stand in no block into the nearest of these lists.

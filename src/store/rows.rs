@@ -85,6 +85,28 @@ impl Rows {
         true
     }
 
+    /// Some of them without rowids, all planes of one behind those of the other.
+    pub(super) fn whole(&self, slots: Range<usize>) -> Vec<u8> {
+        let [_, high, low] = self.widths;
+        let mut bytes = Vec::with_capacity(slots.len() * (high + low));
+        for slot in slots {
+            bytes.extend_from_slice(&self.planes[1][slot * high..(slot + 1) * high]);
+            bytes.extend_from_slice(&self.planes[2][slot * low..(slot + 1) * low]);
+        }
+        bytes
+    }
+
+    /// Adds what [`Rows::whole`] gave, with its rowids.
+    pub(super) fn add_whole(&mut self, rowids: &[u8], bytes: &[u8]) {
+        let [_, high, low] = self.widths;
+        self.planes[0].extend_from_slice(rowids);
+        for row in bytes.chunks_exact(high + low) {
+            let (row_high, row_low) = row.split_at(high);
+            self.planes[1].extend_from_slice(row_high);
+            self.planes[2].extend_from_slice(row_low);
+        }
+    }
+
     /// Leaves none, and the memory they had.
     pub(super) fn clear(&mut self) {
         self.planes.iter_mut().for_each(Vec::clear);

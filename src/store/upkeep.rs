@@ -12,9 +12,9 @@ use super::lists::range_of;
 use super::moves::State;
 use super::rows::Rows;
 use super::statements::{integer, schema_of};
-use super::{BOUNDED_FORMAT, FORMED_LISTED_FORMAT, LISTS_SCHEMA, Store};
+use super::{LISTS_SCHEMA, PAGED_FORMAT, Store};
 use crate::error::Result;
-use crate::index::{List, Metric, Random, bulk_threads, cluster, crewed};
+use crate::index::{List, Listed, Metric, Random, bulk_threads, cluster, crewed};
 use crate::sqlite::Value;
 
 /// High planes of this many bytes are searched exactly in 0.3 to 0.4 ms, through lists in half of that; in a
@@ -112,7 +112,6 @@ impl Store {
             if self.is_listed()? {
                 self.run("DELETE FROM {codes}", &[])?;
                 self.run("DELETE FROM {lists}", &[])?;
-                self.set_bits()?;
             }
             self.run("DELETE FROM {rows}", &[])?;
             let (form, reader) = (self.made.form(), self.reader());
@@ -139,6 +138,12 @@ impl Store {
                 self.add_block(pending.part(pending.all()))?;
             }
             self.run("DELETE FROM {low} WHERE block NOT IN (SELECT block FROM {blocks})", &[])?;
+            if self.pages()?.is_some() {
+                self.run("DELETE FROM {paged}", &[])?;
+            }
+            if self.is_listed()? {
+                self.begin_format()?;
+            }
             self.changed();
             self.tend_lists(None)
         })
@@ -183,6 +188,8 @@ impl Store {
                 return Ok(());
             }
             self.read_mapped();
+            self.begin_format()?;
+            state.coder = Arc::new(self.coder()?);
             self.train(&mut state, tail)?;
             new = true;
         }
@@ -226,18 +233,25 @@ impl Store {
 
     fn begin_lists(&self) -> Result<()> {
         self.db.execute(&schema_of(LISTS_SCHEMA, &self.schema, &self.name, &self.made))?;
-        self.set_bits()?;
+        self.begin_format()?;
         self.rolled_back();
         Ok(())
     }
 
-    /// Says how codes are written from now on, where there are none.
-    fn set_bits(&self) -> Result<()> {
-        let format = if self.made.is_plain() { BOUNDED_FORMAT } else { FORMED_LISTED_FORMAT };
-        self.run(
-            "INSERT OR REPLACE INTO {config}(key, value) VALUES ('format', ?1)",
-            &[Value::Integer(format)],
-        )?;
+    /// Says how rows of lists and their codes are written from now on, where there are none.
+    fn begin_format(&self) -> Result<()> {
+        self.begin_pages()?;
+        let (metric, storage) = (self.made.metric.name(), self.made.storage.name());
+        for (key, value) in [
+            ("format", Value::Integer(PAGED_FORMAT)),
+            ("metric", Value::Text(metric)),
+            ("storage", Value::Text(storage)),
+        ] {
+            self.run(
+                "INSERT OR REPLACE INTO {config}(key, value) VALUES (?1, ?2)",
+                &[Value::Text(key), value],
+            )?;
+        }
         self.set_origin(&vec![0.0; self.made.dimension])?;
         self.run(
             "INSERT OR REPLACE INTO {config}(key, value) VALUES ('bits', ?1)",
@@ -278,7 +292,7 @@ impl Store {
         let (mut sample, mut met, mut next) = (Vec::new(), 0, random.below(every));
         let form = self.made.form();
         let width = form.high_bytes();
-        crate::index::Listed::tail(self, &mut |_, rowids, high| {
+        self.reading().tail(&mut |_, rowids, high| {
             for slot in 0..rowids.len() {
                 if met == next {
                     sample.extend(form.roughly(&high[slot * width..(slot + 1) * width]));

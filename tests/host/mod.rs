@@ -68,7 +68,13 @@ pub struct Work {
 impl Work {
     /// On an empty table, whose rows' vectors follow from a number.
     pub fn new(vector: fn(i64) -> Vec<f32>) -> Work {
-        Work { rows: BTreeMap::new(), vector, saved: Vec::new(), next: 1, others: 0 }
+        Work::over(BTreeMap::new(), vector)
+    }
+
+    /// On a table of these rows.
+    pub fn over(rows: BTreeMap<i64, Vec<f32>>, vector: fn(i64) -> Vec<f32>) -> Work {
+        let next = rows.keys().max().map_or(1, |it| it + 1);
+        Work { rows, vector, saved: Vec::new(), next, others: 0 }
     }
 
     /// Writes, saves, takes back, maintains or opens again; or leaves it to the test to search.
@@ -178,6 +184,16 @@ impl Tally {
     pub fn keeps_the_recall(&self) -> bool {
         self.is_enough() && 9 * self.wanted <= 10 * self.found
     }
+}
+
+/// Rows by their rowids, as the table has them.
+pub fn stored(connection: &Connection) -> BTreeMap<i64, Vec<f32>> {
+    let mut statement = connection.prepare_cached("SELECT rowid, embedding FROM t").unwrap();
+    let numbers = |blob: Vec<u8>| -> Vec<f32> {
+        blob.as_chunks::<4>().0.iter().map(|it| f32::from_le_bytes(*it)).collect()
+    };
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, numbers(row.get(1)?)))).unwrap();
+    rows.map(Result::unwrap).collect()
 }
 
 /// Of the five `expected` rows, how many are found where 0.9 is asked; all of them where 1 is.

@@ -60,6 +60,8 @@ pub struct Coded {
     pub groups: Vec<(i64, usize)>,
     /// How many rows there are.
     pub rows: usize,
+    /// Each block and how many of them it has, rising.
+    blocks: Vec<(i64, usize)>,
     /// Each group's shifts, scales and rests, as halves or as floats: as they are kept, because
     /// of rows of few dimensions they are a good part of the bytes.
     halves: Vec<f16>,
@@ -73,7 +75,14 @@ impl Coded {
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         let numbers = 2 * self.halves.len() + 4 * self.floats.len();
-        self.highest.len() + self.lower.len() + numbers + 16 * self.groups.len()
+        let places = 16 * (self.groups.len() + self.blocks.len());
+        self.highest.len() + self.lower.len() + numbers + places
+    }
+
+    /// How many rows a block has.
+    pub fn rows_of(&self, block: i64) -> Option<usize> {
+        let at = self.blocks.binary_search_by_key(&block, |it| it.0).ok()?;
+        Some(self.blocks[at].1)
     }
 }
 
@@ -156,6 +165,11 @@ impl Coder {
     /// Whether [`Coder::margins`] are known.
     pub fn is_bounded(&self) -> bool {
         self.bounded
+    }
+
+    /// How vectors are compared.
+    pub fn metric(&self) -> Metric {
+        self.metric
     }
 
     /// Bytes of a group.
@@ -271,6 +285,7 @@ impl Coder {
         Coded {
             groups: Vec::with_capacity(groups),
             rows: 0,
+            blocks: Vec::new(),
             halves: Vec::with_capacity(halves),
             floats: Vec::with_capacity(floats),
             highest: Vec::with_capacity(groups * self.plane_bytes()),
@@ -283,6 +298,7 @@ impl Coder {
         if groups.is_empty() || !groups.len().is_multiple_of(self.group_bytes()) {
             return false;
         }
+        let before = coded.rows;
         for (at, group) in groups.chunks_exact(self.group_bytes()).enumerate() {
             let (factors, planes) = group.split_at(self.factors_bytes());
             let mut wide = [0.0f32; 3 * GROUP];
@@ -310,6 +326,7 @@ impl Coder {
             coded.lower.extend(lower);
             coded.highest.extend(highest);
         }
+        coded.blocks.push((block, coded.rows - before));
         true
     }
 

@@ -207,19 +207,20 @@ impl Neighbours {
         let Neighbours { measure, want, recall, shown } = self;
         let exact = 1.0 <= *recall;
         let few = |lists: &Lists, count: usize| count * LOOKED_UP as usize <= lists.rows();
+        let reading = store.reading();
         let hits = match store.lists()? {
             Some(lists) if exact && lists.coder.is_bounded() && few(&lists, want.count) => {
-                certain(store, &lists, measure, want, threads())?
+                certain(&reading, &lists, measure, want, threads())?
             }
             Some(lists) if !exact && few(&lists, *shown + want.count) => {
                 // Its order does not depend on how many rows are wanted, so it is that of one search.
                 let whole = Want { count: *shown + want.count, after: None, ..want.clone() };
                 let aim = lists.learned.aim(*recall);
-                let mut hits = likely(store, &lists, measure, &whole, aim)?;
+                let mut hits = likely(&reading, &lists, measure, &whole, aim)?;
                 hits.retain(|it| want.after.is_none_or(|after| after < *it));
                 hits
             }
-            _ => nearest(store, measure, want)?,
+            _ => nearest(&reading, measure, want)?,
         };
         *shown += hits.len();
         Ok(hits)
@@ -439,7 +440,7 @@ fn looked_up(
 ) -> Result<Vec<Hit>> {
     let places = store.places(rowids)?;
     let mut hits = Vec::new();
-    store.whole(&places, &mut |found, vector| {
+    store.reading().whole(&places, &mut |found, vector| {
         hits.push(Hit { rowid: found.rowid, distance: measure.distance(&vector) });
     })?;
     hits.retain(|it| distances.contains(&it.distance));
