@@ -1,16 +1,21 @@
 //! Lists as a query sees them.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use super::centres::Bytes;
 use super::code::{Asked, Coder};
 use super::effort::Learned;
 use super::form::Form;
 use super::measure::Measure;
 use super::metric::Metric;
-use crate::kernel::{products, square};
+use crate::kernel::{self, product, products, square};
 
 /// The square of a centre's length from which on its numbers' products are exact enough to divide by.
 const LEAST_SQUARE: f32 = 1e-30;
+/// Numbers of centres from which on most of a query's time with them is reading them.
+const MANY: usize = 32 * 1024;
 
 /// A list of rows near each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,6 +41,9 @@ pub struct Lists {
     /// The roots of the lists' spreads, and one over each.
     deviations: Vec<f32>,
     per_deviation: Vec<f32>,
+    /// The centres as bytes, made for the second query: the first of a process would wait longer for them than for floats.
+    bytes: OnceLock<Option<Bytes>>,
+    was_asked: AtomicBool,
     /// What searching them for some of their own rows has shown.
     pub learned: Learned,
 }
@@ -75,7 +83,28 @@ impl Lists {
         let deviations: Vec<f32> = lists.iter().map(|it| it.spread.sqrt()).collect();
         let metric = coder.metric();
         let per_deviation = deviations.iter().map(|it| 1.0 / divisor(metric, *it)).collect();
-        Lists { coder, lists, centres, squares, deviations, per_deviation, learned }
+        let (bytes, was_asked) = (OnceLock::new(), AtomicBool::new(false));
+        Lists {
+            coder,
+            lists,
+            centres,
+            squares,
+            deviations,
+            per_deviation,
+            bytes,
+            was_asked,
+            learned,
+        }
+    }
+
+    /// The centres as bytes, where that is worth it.
+    fn bytes(&self) -> Option<&Bytes> {
+        if self.centres.len() < MANY || !self.was_asked.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let dimension = self.centres.len() / self.lists.len();
+        let bytes = || Some(Bytes::new(kernel::bytes()?, &self.centres, dimension));
+        self.bytes.get_or_init(bytes).as_ref()
     }
 
     /// How many rows are in lists.
@@ -85,23 +114,25 @@ impl Lists {
     }
 
     /// All of them as the query sees them.
-    pub fn seen_by<'a>(&'a self, measure: &Measure) -> View<'a> {
+    pub fn seen_by<'a>(&'a self, measure: &'a Measure) -> View<'a> {
         let query = self.coder.placed(measure.asked());
         let asked = self.coder.ask(&self.coder.rotated(&query));
-        let mut products_with = Vec::new();
-        products(&query, &self.centres, &mut products_with);
         let own = match measure.form().metric {
             // Of length one.
             Metric::Cosine => 1.0,
             _ => square(&query),
         };
-        View {
-            lists: self,
-            asked: Arc::new(asked),
-            form: *measure.form(),
-            own,
-            products: products_with,
+        let (mut about, bytes) = (Vec::new(), self.bytes());
+        match bytes {
+            Some(bytes) => {
+                let far = bytes.far_from(&query);
+                let far = self.squares.iter().zip(far.as_flattened());
+                about.extend(far.map(|(square, far)| (own + square - far) / 2.0));
+            }
+            None => products(&query, &self.centres, &mut about),
         }
+        let (asked, form) = (Arc::new(asked), *measure.form());
+        View { lists: self, asked, form, query, own, products: about, exact: bytes.is_none() }
     }
 }
 
@@ -111,10 +142,13 @@ pub struct View<'a> {
     /// The query for their codes.
     pub asked: Arc<Asked>,
     form: Form,
-    /// The square of the query's length.
+    /// The query where centres are.
+    query: Cow<'a, [f32]>,
+    /// The square of its length.
     own: f32,
-    /// Its products with the centres.
+    /// Its products with the centres, and whether these are no more than about so.
     products: Vec<f32>,
+    exact: bool,
 }
 
 impl View<'_> {
@@ -150,7 +184,10 @@ impl View<'_> {
     pub fn all_ahead(&self, score: f32, ahead: &mut Vec<f32>) {
         ahead.clear();
         if self.form.metric == Metric::L2 {
-            return ahead.extend((0..self.products.len()).map(|at| self.aspect(at).ahead(score)));
+            return ahead.extend(
+                (0..self.products.len())
+                    .map(|at| self.aspect_of(at, self.products[at]).ahead(score)),
+            );
         }
         let per_deviation = &self.lists.per_deviation;
         ahead.extend(self.products.iter().zip(per_deviation).map(|(it, per)| (score - it) * per));
@@ -158,8 +195,18 @@ impl View<'_> {
 
     /// How a list looks.
     pub fn aspect(&self, at: usize) -> Aspect {
+        if self.exact {
+            return self.aspect_of(at, self.products[at]);
+        }
+        let dimension = self.query.len();
+        let centre = &self.lists.centres[at * dimension..(at + 1) * dimension];
+        self.aspect_of(at, product(&self.query, centre))
+    }
+
+    /// The same by the query's product with the centre.
+    fn aspect_of(&self, at: usize, product: f32) -> Aspect {
         let metric = self.form.metric;
-        let (square, product) = (self.lists.squares[at], self.products[at]);
+        let square = self.lists.squares[at];
         let share = match metric {
             Metric::Dot if LEAST_SQUARE < square => product / square,
             Metric::Dot => 0.0,

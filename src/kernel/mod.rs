@@ -18,7 +18,7 @@ use std::sync::LazyLock;
 
 #[cfg(test)]
 pub use bytes::plain as plain_bytes;
-pub use bytes::{BytePanels, ByteRows, FOUR, Far, MOVED};
+pub use bytes::{BytePanels, ByteRows, FOUR, Fars, MOVED};
 pub use lines::{Across, Lines};
 pub use panels::{ROWS, WIDTH, panels};
 pub use products::{dot as product, summed};
@@ -114,23 +114,31 @@ pub fn lines() -> Option<&'static Lines> {
     None
 }
 
-/// How far [`ROWS`] rows are from each vector of some panels, all in bytes, where the machine has instructions for them.
-pub fn bytes() -> Option<Far> {
+/// How far rows are from each vector of some panels, all in bytes, where the machine has instructions for them.
+pub fn bytes() -> Option<Fars> {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vnni")
         {
-            // SAFETY: the features were just found.
-            return Some(|rows, panels, far| unsafe { bytes::avx512(rows, panels, far) });
+            return Some(Fars {
+                // SAFETY: the features were just found.
+                many: |rows, panels, far| unsafe { bytes::avx512(rows, panels, far) },
+                // SAFETY: the features were just found.
+                one: |rows, panels, far| unsafe { bytes::avx512(rows, panels, far) },
+            });
         }
         if is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("avxvnni")
         {
-            // SAFETY: the features were just found.
-            return Some(|rows, panels, far| unsafe { bytes::avx_vnni(rows, panels, far) });
+            return Some(Fars {
+                // SAFETY: the features were just found.
+                many: |rows, panels, far| unsafe { bytes::avx_vnni(rows, panels, far) },
+                // SAFETY: the features were just found.
+                one: |rows, panels, far| unsafe { bytes::avx_vnni(rows, panels, far) },
+            });
         }
     }
     None

@@ -4,6 +4,7 @@ mod groups;
 mod rough;
 
 use self::groups::Groups;
+pub use self::rough::Bytes;
 use self::rough::Rough;
 use crate::error::Result;
 use crate::kernel;

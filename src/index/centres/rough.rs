@@ -4,7 +4,7 @@
 use std::array;
 
 use crate::kernel::{
-    BytePanels, ByteRows, FOUR, Far, Loops, MOVED, ROWS, WIDTH, product, square, widest,
+    BytePanels, ByteRows, FOUR, Fars, Loops, MOVED, ROWS, WIDTH, product, square, widest,
 };
 
 /// The largest byte that is made of a number.
@@ -17,16 +17,21 @@ const DEVIATIONS: f32 = 5.0;
 const MOST: usize = 16;
 
 /// Centres as bytes, less their mean, which says nothing of which is the nearest.
-pub struct Rough {
-    kernel: Far,
+pub struct Bytes {
+    kernels: Fars,
     dimension: usize,
-    /// As they are, and the squares of their lengths.
-    whole: Vec<f32>,
-    whole_squares: Vec<f32>,
     mean: Vec<f32>,
     panels: BytePanels,
     most_step: f32,
     most_square: f32,
+}
+
+/// The same, and as they are.
+pub struct Rough {
+    bytes: Bytes,
+    whole: Vec<f32>,
+    /// The squares of their lengths.
+    whole_squares: Vec<f32>,
 }
 
 /// Numbers as levels.
@@ -38,9 +43,9 @@ struct Levels {
     square: f32,
 }
 
-impl Rough {
+impl Bytes {
     /// For centres of this dimension laid end to end.
-    pub fn new(kernel: Far, centres: &[f32], dimension: usize) -> Rough {
+    pub fn new(kernels: Fars, centres: &[f32], dimension: usize) -> Bytes {
         let fours = dimension.div_ceil(FOUR);
         let count = centres.len() / dimension;
         let mut mean = vec![0.0; dimension];
@@ -67,20 +72,48 @@ impl Rough {
             panels.squares[panel][lane] = square;
             (most_step, most_square) = (most_step.max(step), most_square.max(square));
         }
+        Bytes { kernels, dimension, mean, panels, most_step, most_square }
+    }
+
+    /// About how far each centre is from a row, as squares; the first ones of these are there, the rest is endlessly far.
+    pub fn far_from(&self, row: &[f32]) -> Vec<[f32; WIDTH]> {
+        let mut rows = ByteRows::<1>::new(self.dimension);
+        let levelled = widest(Levelled { numbers: row, mean: &self.mean });
+        levelled.write(&mut rows, 0);
+        let mut far = vec![[[0.0; WIDTH]; 1]; self.panels.squares.len()];
+        (self.kernels.one)(&rows, &self.panels, &mut far);
+        far.into_iter().map(|[far]| far.map(|it| it + levelled.square)).collect()
+    }
+}
+
+impl Levels {
+    #[inline(always)]
+    fn write<const N: usize>(&self, rows: &mut ByteRows<N>, row: usize) {
+        for (fours, levels) in rows.fours.iter_mut().zip(self.levels.chunks(FOUR)) {
+            fours[row][..levels.len()].copy_from_slice(levels);
+        }
+        rows.sums[row] = self.levels.iter().map(|it| i32::from(*it)).sum();
+        rows.steps[row] = 2.0 * self.step;
+    }
+}
+
+impl Rough {
+    /// For centres of this dimension laid end to end.
+    pub fn new(kernels: Fars, centres: &[f32], dimension: usize) -> Rough {
+        let bytes = Bytes::new(kernels, centres, dimension);
         let whole_squares = centres.chunks_exact(dimension).map(square).collect();
-        let whole = centres.to_vec();
-        Rough { kernel, dimension, whole, whole_squares, mean, panels, most_step, most_square }
+        Rough { bytes, whole: centres.to_vec(), whole_squares }
     }
 
     /// Which centre is the nearest of each row, or about the nearest, and the square of how far it is.
     pub fn nearest(&self, rows: &[f32]) -> Vec<(usize, f32)> {
-        let mut found = Vec::with_capacity(rows.len() / self.dimension);
-        let mut far = vec![[[0.0; WIDTH]; ROWS]; self.panels.squares.len()];
-        for some in rows.chunks(ROWS * self.dimension) {
-            let count = some.len() / self.dimension;
+        let dimension = self.bytes.dimension;
+        let mut found = Vec::with_capacity(rows.len() / dimension);
+        let mut far = vec![[[0.0; WIDTH]; ROWS]; self.bytes.panels.squares.len()];
+        for some in rows.chunks(ROWS * dimension) {
+            let count = some.len() / dimension;
             // Missing ones repeat the last.
-            let rows =
-                array::from_fn(|at| &some[at.min(count - 1) * self.dimension..][..self.dimension]);
+            let rows = array::from_fn(|at| &some[at.min(count - 1) * dimension..][..dimension]);
             let nearest = widest(Comparing { rough: self, rows, far: &mut far });
             found.extend_from_slice(&nearest[..count]);
         }
@@ -122,20 +155,16 @@ impl Loops for Comparing<'_> {
     #[inline(always)]
     fn run(self) -> [(usize, f32); ROWS] {
         let Comparing { rough, rows, far } = self;
-        let fours = vec![Default::default(); rough.dimension.div_ceil(FOUR)];
-        let mut bytes = ByteRows { fours, ..ByteRows::default() };
+        let of = &rough.bytes;
+        let mut bytes = ByteRows::new(of.dimension);
         let mut slack = [0.0; ROWS];
         // Loops, as what is called for each item of an array is not compiled as wide.
         for row in 0..ROWS {
-            let levelled = Levelled { numbers: rows[row], mean: &rough.mean }.run();
-            for (fours, levels) in bytes.fours.iter_mut().zip(levelled.levels.chunks(FOUR)) {
-                fours[row][..levels.len()].copy_from_slice(levels);
-            }
-            bytes.sums[row] = levelled.levels.iter().map(|it| i32::from(*it)).sum();
-            bytes.steps[row] = 2.0 * levelled.step;
-            slack[row] = rough.slack(&levelled);
+            let levelled = Levelled { numbers: rows[row], mean: &of.mean }.run();
+            levelled.write(&mut bytes, row);
+            slack[row] = of.slack(&levelled);
         }
-        let least = (rough.kernel)(&bytes, &rough.panels, far);
+        let least = (of.kernels.many)(&bytes, &of.panels, far);
         let mut found = [(0, 0.0); ROWS];
         for row in 0..ROWS {
             let far = far.iter().map(|it| &it[row]);
@@ -145,7 +174,7 @@ impl Loops for Comparing<'_> {
     }
 }
 
-impl Rough {
+impl Bytes {
     /// How much farther than the centre that seems the nearest one may seem that is nearer.
     #[inline(always)]
     fn slack(&self, row: &Levels) -> f32 {
@@ -154,7 +183,9 @@ impl Rough {
         let off = off(row.step, self.most_square) + off(self.most_step, row.square);
         DEVIATIONS * (8.0 * off / 12.0).sqrt() as f32
     }
+}
 
+impl Rough {
     /// The nearest of those that are about as far, and the square of how far it is.
     #[inline(always)]
     fn nearest_of<'a>(
@@ -164,13 +195,14 @@ impl Rough {
         limit: f32,
     ) -> (usize, f32) {
         let (mut found, mut compared) = ((0, f32::INFINITY), 0);
+        let dimension = self.bytes.dimension;
         for (panel, far) in far.enumerate() {
             if !far.iter().fold(false, |any, it| any | (*it <= limit)) {
                 continue;
             }
             for (lane, _) in far.iter().enumerate().filter(|it| *it.1 <= limit) {
                 let at = panel * WIDTH + lane;
-                let centre = &self.whole[at * self.dimension..(at + 1) * self.dimension];
+                let centre = &self.whole[at * dimension..(at + 1) * dimension];
                 let exact = self.whole_squares[at] - 2.0 * product(row, centre);
                 if exact < found.1 {
                     found = (at, exact);
@@ -191,6 +223,8 @@ mod tests {
     use super::*;
     use crate::kernel::plain_bytes;
 
+    const PLAIN: Fars = Fars { many: plain_bytes::<ROWS>, one: plain_bytes::<1> };
+
     fn vectors(random: &mut Random, count: usize, about: f32, reach: f32) -> Vec<f32> {
         let one = |_| about + reach * (random.below(2001) as f32 / 1000.0 - 1.0);
         (0..count).map(one).collect()
@@ -204,7 +238,7 @@ mod tests {
         {
             let centres = vectors(&mut random, count * dimension, about, reach);
             let rows = vectors(&mut random, 101 * dimension, about, reach);
-            let found = Rough::new(plain_bytes, &centres, dimension).nearest(&rows);
+            let found = Rough::new(PLAIN, &centres, dimension).nearest(&rows);
             assert_eq!(found.len(), 101);
             for (row, (at, square)) in rows.chunks(dimension).zip(found) {
                 let to = |centre: &[f32]| -> f64 {
@@ -222,9 +256,26 @@ mod tests {
 
     #[test]
     fn centres_that_are_all_the_same_are_as_near() {
-        let found = Rough::new(plain_bytes, &[0.5; 300], 3).nearest(&[0.5, 0.5, 2.5]);
+        let found = Rough::new(PLAIN, &[0.5; 300], 3).nearest(&[0.5, 0.5, 2.5]);
         assert_eq!(found, [(0, 4.0)]);
-        assert_eq!(Rough::new(plain_bytes, &[0.0; 300], 3).nearest(&[0.0; 3]), [(0, 0.0)]);
+        assert_eq!(Rough::new(PLAIN, &[0.0; 300], 3).nearest(&[0.0; 3]), [(0, 0.0)]);
+    }
+
+    #[test]
+    fn one_row_is_about_as_far_as_the_twin_says() {
+        let mut random = Random::new(9);
+        for (dimension, count, about, reach) in [(128, 300, 0.5, 1.0), (7, 16, 0.0, 1e-9)] {
+            let centres = vectors(&mut random, count * dimension, about, reach);
+            let row = vectors(&mut random, dimension, about, reach);
+            let bytes = Bytes::new(PLAIN, &centres, dimension);
+            let far = bytes.far_from(&row);
+            let off = bytes.slack(&widest(Levelled { numbers: &row, mean: &bytes.mean }));
+            for (centre, far) in centres.chunks(dimension).zip(far.as_flattened()) {
+                let square: f32 = centre.iter().zip(&row).map(|(a, b)| (a - b).powi(2)).sum();
+                assert!((square - far).abs() <= off, "{square} {far} {off}");
+            }
+            assert!(far.as_flattened()[count..].iter().all(|it| it.is_infinite()));
+        }
     }
 
     #[test]
@@ -236,6 +287,6 @@ mod tests {
         let (centres, rows) =
             (vectors(&mut random, 70 * 19, 0.3, 1.0), vectors(&mut random, 50 * 19, 0.3, 1.0));
         let of = |products| Rough::new(products, &centres, 19).nearest(&rows);
-        assert_eq!(of(products), of(plain_bytes));
+        assert_eq!(of(products), of(PLAIN));
     }
 }
