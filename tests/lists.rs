@@ -369,6 +369,27 @@ fn rows_go_into_lists_as_the_table_grows() {
     assert_eq!(number(&connection, "SELECT count(*) FROM sqlite_schema"), 0);
 }
 
+#[test]
+fn tables_of_the_user_that_are_called_as_those_of_lists_stay() {
+    for taken in ["TABLE t_lists(x)", "TABLE T_Codes(x)", "VIEW t_paged AS SELECT 7 AS x"] {
+        let connection = host::memory();
+        made(&connection);
+        connection.execute_batch(&format!("CREATE {taken}")).unwrap();
+        insert(&connection, 1..=500);
+        connection.execute_batch("INSERT INTO t(t) VALUES ('optimize')").unwrap();
+        assert_eq!(number(&connection, "SELECT count(*) FROM t"), 500);
+        assert_eq!(number(&connection, "SELECT value FROM t_config WHERE key = 'format'"), 1);
+        let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 ORDER BY distance LIMIT 1";
+        assert_eq!(nearest(&connection, &vector(77), sql).unwrap(), [77]);
+        assert_eq!(check(&connection), "ok");
+        let what = taken.split(['(', ' ']).take(2).collect::<Vec<_>>().join(" ");
+        connection.execute_batch(&format!("DROP {what}")).unwrap();
+        connection.execute_batch("INSERT INTO t(t) VALUES ('optimize')").unwrap();
+        assert_eq!(number(&connection, "SELECT value FROM t_config WHERE key = 'format'"), 7);
+        assert_eq!(check(&connection), "ok");
+    }
+}
+
 /// A search reads a list's codes at once where no other list's vectors lie between them.
 #[test]
 fn codes_lie_beside_each_other_in_the_file() {

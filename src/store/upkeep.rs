@@ -15,7 +15,7 @@ use super::statements::{integer, schema_of};
 use super::{LISTS_SCHEMA, PAGED_FORMAT, Store};
 use crate::error::Result;
 use crate::index::{List, Listed, Metric, Random, bulk_threads, cluster, crewed};
-use crate::sqlite::Value;
+use crate::sqlite::{Value, quoted};
 
 /// High planes of this many bytes are searched exactly in 0.3 to 0.4 ms, through lists in half of that; in a
 /// smaller table lists gain little, make a file a fifth larger and cost ten times the time to insert
@@ -169,7 +169,7 @@ impl Store {
         if !self.is_listed()? {
             let worth = self.worth()?;
             let pays = written.is_none_or(|it| tail <= SMALL * worth || tail <= 16 * it);
-            if tail < worth || !pays {
+            if tail < worth || !pays || self.names_are_taken()? {
                 return Ok(());
             }
             self.begin_lists()?;
@@ -229,6 +229,19 @@ impl Store {
             true => 1,
             false => bulk_threads(),
         }
+    }
+
+    /// Whether something of the user's is called as a table that lists need: without them a search is exact, but a commit that
+    /// failed for it would take the user's rows back.
+    fn names_are_taken(&self) -> Result<bool> {
+        let schema = quoted(&self.schema);
+        let sql = format!(
+            "SELECT 1 FROM {schema}.sqlite_schema WHERE name COLLATE NOCASE IN (?1, ?2, ?3)"
+        );
+        let [lists, codes, paged] = ["lists", "codes", "paged"].map(|it| self.shadow(it));
+        let mut select = self.db.prepare(&sql)?;
+        select.start(&[Value::Text(&lists), Value::Text(&codes), Value::Text(&paged)])?;
+        select.step()
     }
 
     fn begin_lists(&self) -> Result<()> {
