@@ -188,8 +188,11 @@ impl Store {
                 return Ok(());
             }
             self.read_mapped();
-            self.begin_format()?;
-            state.coder = Arc::new(self.coder()?);
+            if self.pages()?.is_none() {
+                // Those of an earlier format are gone.
+                self.begin_format()?;
+                state.coder = Arc::new(self.coder()?);
+            }
             self.train(&mut state, tail)?;
             new = true;
         }
