@@ -261,7 +261,7 @@ impl Cursor {
             More::Nothing => {}
             More::Rowids(first, to) => {
                 if let Some(last) = last {
-                    match last.rowid.checked_add(1) {
+                    match last.rowid.checked_add(1).filter(|it| it <= to) {
                         Some(next) => *first = next,
                         None => return Ok(()),
                     }
