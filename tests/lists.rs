@@ -198,11 +198,11 @@ fn a_search_reads_through_a_mapping_unless_the_host_has_said_how() {
     }
 }
 
-/// Files whose blocks of lists have planes go on as they are, until they are rebuilt.
+/// Files whose blocks of lists have planes, or whose rows have an entry each, go on as they are, until they are rebuilt.
 #[test]
 fn random_work_on_tables_of_earlier_formats() {
     let databases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/databases");
-    for old in ["format-3.db", "format-4.db"] {
+    for old in ["format-3.db", "format-4.db", "format-7.db"] {
         arbtest::arbtest(|random| {
             let folder = tempfile::tempdir().unwrap();
             let database = folder.path().join("t.db");
@@ -275,7 +275,7 @@ fn a_database_of_format_3_opens() {
         ("SELECT 1", 3),
         ("DELETE FROM t WHERE rowid = 300", 3),
         ("INSERT INTO t(t) VALUES ('optimize')", 3),
-        ("INSERT INTO t(t) VALUES ('rebuild')", 7),
+        ("INSERT INTO t(t) VALUES ('rebuild')", 8),
     ] {
         connection.execute_batch(work).unwrap();
         if work.starts_with("DELETE") {
@@ -359,7 +359,7 @@ fn rows_go_into_lists_as_the_table_grows() {
     assert_eq!(
         number(
             &connection,
-            "SELECT (SELECT count(*) FROM t_codes) + (SELECT count(*) FROM t_blocks) + (SELECT count(*) FROM t_paged)"
+            "SELECT (SELECT count(*) FROM t_codes) + (SELECT count(*) FROM t_blocks) + (SELECT count(*) FROM t_paged) + (SELECT count(*) FROM t_places)"
         ),
         0
     );
@@ -371,7 +371,12 @@ fn rows_go_into_lists_as_the_table_grows() {
 
 #[test]
 fn tables_of_the_user_that_are_called_as_those_of_lists_stay() {
-    for taken in ["TABLE t_lists(x)", "TABLE T_Codes(x)", "VIEW t_paged AS SELECT 7 AS x"] {
+    for taken in [
+        "TABLE t_lists(x)",
+        "TABLE T_Codes(x)",
+        "VIEW t_paged AS SELECT 7 AS x",
+        "TABLE t_places(x)",
+    ] {
         let connection = host::memory();
         made(&connection);
         connection.execute_batch(&format!("CREATE {taken}")).unwrap();
@@ -385,7 +390,7 @@ fn tables_of_the_user_that_are_called_as_those_of_lists_stay() {
         let what = taken.split(['(', ' ']).take(2).collect::<Vec<_>>().join(" ");
         connection.execute_batch(&format!("DROP {what}")).unwrap();
         connection.execute_batch("INSERT INTO t(t) VALUES ('optimize')").unwrap();
-        assert_eq!(number(&connection, "SELECT value FROM t_config WHERE key = 'format'"), 7);
+        assert_eq!(number(&connection, "SELECT value FROM t_config WHERE key = 'format'"), 8);
         assert_eq!(check(&connection), "ok");
     }
 }
@@ -582,6 +587,21 @@ const DAMAGES: &[(&str, &str)] = &[
     ("UPDATE t_blocks SET high = x'' WHERE block > 1 << 30", "0 bytes behind them"),
     ("UPDATE t_blocks SET high = 7 WHERE block > 1 << 30", "has no rowids or no high plane"),
     ("INSERT INTO t_low(block, low) SELECT block, x'00' FROM t_blocks", "has a low plane"),
+    ("UPDATE t_blocks SET rowids = x'00' WHERE block > 1 << 30", "have no 1 bytes of rowids"),
+    ("UPDATE t_blocks SET rowids = x'0000' || rowids WHERE block > 1 << 30", "has no rowids"),
+    (
+        "UPDATE t_blocks SET rowids = zeroblob(length(rowids)) WHERE block > 1 << 30",
+        "is in two slots",
+    ),
+    ("UPDATE t_places SET places = x'00'", "has 1 bytes that are not of"),
+    ("UPDATE t_places SET places = 7", "has 0 bytes that are not of"),
+    ("UPDATE t_places SET places = zeroblob(length(places))", "bytes that are not of"),
+    ("UPDATE t_places SET count = count - 1", "bytes that are not of"),
+    ("UPDATE t_places SET count = -1", "that are not of -1 rows"),
+    ("DELETE FROM t_places WHERE chunk = 1", "but has no entry"),
+    ("UPDATE t_places SET chunk = chunk + 9 WHERE chunk = 1", "is in no block"),
+    ("UPDATE t_places SET chunk = 1 << 62 WHERE chunk = 1", "is in no block"),
+    ("INSERT INTO t_rows(rowid, place) VALUES (777, 1 << 16)", "row 777 has an entry"),
     ("UPDATE t_config SET value = 0 WHERE key = 'page'", "'page' is 0"),
     ("UPDATE t_config SET value = 'x' WHERE key = 'page'", "'page' is 0"),
     ("UPDATE t_config SET value = 100 WHERE key = 'page'", "rows need 14 and 40"),

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use super::Store;
 use super::lists::list_of;
+use super::rowids;
 use super::rows::Rows;
 use super::statements::{ERROR, blob, integer};
 use crate::error::{Error, Result};
 use crate::index::code::GROUP;
-use crate::index::{Form, Found, Show};
+use crate::index::{Form, Show};
 use crate::sqlite::{Blob, Value};
 use crate::vector::Vector;
 
@@ -106,7 +107,7 @@ impl Store {
                 &[Value::Integer(next), Value::Blob(&low)],
             )?;
         }
-        self.map(next, 0, rows[0])
+        self.add_places(next, 0, rows[0])
     }
 
     /// Gives a block more slots.
@@ -140,19 +141,7 @@ impl Store {
             self.part_mut(table, column, block, end)?.write(count * width, bytes)?;
         }
         self.set_count(block, count + rows[0].len() / ROWID_BYTES)?;
-        self.map(block, count, rows[0])
-    }
-
-    /// Says where rows are that were nowhere before.
-    fn map(&self, block: i64, from: usize, rowid_bytes: &[u8]) -> Result<()> {
-        let rowids = rowid_bytes.as_chunks::<ROWID_BYTES>().0.iter();
-        let places = (from..).zip(rowids);
-        self.run_each(
-            "INSERT INTO {rows}(rowid, place) VALUES (?1, ?2)",
-            places.map(|(slot, rowid)| {
-                [i64::from_le_bytes(*rowid), packed(block, slot)].map(Value::Integer)
-            }),
-        )
+        self.add_places(block, count, rows[0])
     }
 
     /// Writes another vector over a row's.
@@ -178,12 +167,19 @@ impl Store {
             return Ok(());
         };
         self.changed();
-        self.part_mut("blocks", "rowids", block, (slot + 1) * ROWID_BYTES)?
-            .write(slot * ROWID_BYTES, &to.to_le_bytes())?;
-        self.run(
-            "UPDATE {rows} SET rowid = ?2 WHERE rowid = ?1",
-            &[Value::Integer(from), Value::Integer(to)],
-        )
+        if self.pages_of(block)?.is_some() {
+            let mut rowids = self.rowids_of(block)?;
+            let count = rowids.len();
+            *rowids.get_mut(slot).ok_or_else(|| self.no_slot(from, block, slot, count))? = to;
+            self.run(
+                "UPDATE {blocks} SET rowids = ?2 WHERE block = ?1",
+                &[Value::Integer(block), Value::Blob(&self.rowid_bytes(&rowids)?)],
+            )?;
+        } else {
+            self.part_mut("blocks", "rowids", block, (slot + 1) * ROWID_BYTES)?
+                .write(slot * ROWID_BYTES, &to.to_le_bytes())?;
+        }
+        self.rename_place(from, to, packed(block, slot))
     }
 
     /// Removes a row; the block's last row takes its slot, an empty block goes.
@@ -191,43 +187,47 @@ impl Store {
         let Some((block, slot)) = self.place(rowid)? else {
             return Ok(());
         };
+        let last = match self.pages_of(block)? {
+            Some(pages) => self.take_from_pages(&pages, rowid, block, slot)?,
+            None => self.take_from_planes(rowid, block, slot)?,
+        };
+        self.forget_places([rowid].into_iter())?;
+        if let Some(list) = list_of(block) {
+            self.unlist(list, block, slot, last)?;
+        }
+        match last {
+            0 => self.drop_block(block),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a row out of a block with planes; the last one comes into its slot. How many are left.
+    fn take_from_planes(&self, rowid: i64, block: i64, slot: usize) -> Result<usize> {
         let count = self.count_of(block)?;
         if count <= slot {
-            return Err(self.damaged(
-                "rows",
-                format!("row {rowid} is in slot {slot} of block {block}, which has {count}"),
-            ));
+            return Err(self.no_slot(rowid, block, slot, count));
         }
         let last = count - 1;
-        let pages = self.pages_of(block)?;
         if slot < last {
-            // Of a block with pages, rowids alone.
-            let planes = if pages.is_some() { 1 } else { usize::MAX };
-            for (table, column, width) in self.columns().take(planes) {
+            for (table, column, width) in self.columns() {
                 let mut blob = self.part_mut(table, column, block, count * width)?;
                 let mut bytes = vec![0; width];
                 blob.read(last * width, &mut bytes)?;
                 blob.write(slot * width, &bytes)?;
                 if column == "rowids" {
                     let moved = i64::from_le_bytes(bytes.try_into().unwrap_or_default());
-                    self.run(
-                        "UPDATE {rows} SET place = ?2 WHERE rowid = ?1",
-                        &[Value::Integer(moved), Value::Integer(packed(block, slot))],
-                    )?;
+                    self.write_places(&mut vec![(moved, packed(block, slot))])?;
                 }
             }
         }
-        if let Some(pages) = pages {
-            self.take_from_pages(&pages, block, count, slot)?;
-        }
-        self.run("DELETE FROM {rows} WHERE rowid = ?1", &[Value::Integer(rowid)])?;
-        if let Some(list) = list_of(block) {
-            self.unlist(list, block, slot, last)?;
-        }
-        if last == 0 {
-            return self.drop_block(block);
-        }
-        self.set_count(block, last)
+        self.set_count(block, last)?;
+        Ok(last)
+    }
+
+    /// What is wrong where a row's entry names a slot that is not taken.
+    pub(super) fn no_slot(&self, rowid: i64, block: i64, slot: usize, count: usize) -> Error {
+        let reason = format!("row {rowid} is in slot {slot} of block {block}, which has {count}");
+        self.damaged("rows", reason)
     }
 
     pub(super) fn drop_block(&self, block: i64) -> Result<()> {
@@ -259,9 +259,7 @@ impl Store {
         let mut rows = Rows::none(&self.made.form());
         for block in loose {
             let taken = self.block_rows(block)?;
-            for rowid in taken.rowids() {
-                self.run("DELETE FROM {rows} WHERE rowid = ?1", &[Value::Integer(rowid)])?;
-            }
+            self.forget_places(taken.rowids())?;
             self.drop_block(block)?;
             rows.add(taken.part(taken.all()));
             if slots(&self.made.form()) <= rows.count() {
@@ -272,25 +270,32 @@ impl Store {
         self.append_all(&rows)
     }
 
-    pub(super) fn slots_of(&self, block: i64) -> Result<Vec<Found>> {
+    /// The rowids of a block, slot by slot; none of one that is not there.
+    pub(super) fn rowids_of(&self, block: i64) -> Result<Vec<i64>> {
         let sql = "SELECT count, rowids FROM {blocks} WHERE block = ?1";
         let rowids = self.first(sql, &[Value::Integer(block)], |row| {
             let bytes = blob(row, 1)?;
             let count = self.slot_count(block, integer(row, 0)?, bytes.len())?;
-            Ok(rowids(bytes, count))
+            self.rowids_in(block, count, bytes)
         })?;
-        let rowids = rowids.unwrap_or_default();
-        Ok(rowids
-            .into_iter()
-            .enumerate()
-            .map(|(slot, rowid)| Found { block, slot, rowid })
-            .collect())
+        Ok(rowids.unwrap_or_default())
     }
 
-    pub(super) fn place(&self, rowid: i64) -> Result<Option<(i64, usize)>> {
-        let sql = "SELECT place FROM {rows} WHERE rowid = ?1";
-        let place = self.first(sql, &[Value::Integer(rowid)], |row| integer(row, 0))?;
-        Ok(place.map(|it| (it >> PLACE_BITS, (it & ((1 << PLACE_BITS) - 1)) as usize)))
+    /// The rowids in these bytes of a block, of which there are so many.
+    pub(super) fn rowids_in(&self, block: i64, count: usize, bytes: &[u8]) -> Result<Vec<i64>> {
+        match self.is_packed_block(block)? {
+            true => rowids::unpacked(bytes, count)
+                .ok_or_else(|| self.miscounted(block, count as i64, bytes.len())),
+            false => Ok(rowids(bytes, count)),
+        }
+    }
+
+    /// What a list's block has of these rowids.
+    pub(super) fn rowid_bytes(&self, rowids: &[i64]) -> Result<Vec<u8>> {
+        Ok(match self.is_packed()? {
+            true => rowids::packed(rowids.iter().copied()),
+            false => rowids.iter().flat_map(|it| it.to_le_bytes()).collect(),
+        })
     }
 
     pub(super) fn count_of(&self, block: i64) -> Result<usize> {
@@ -310,14 +315,31 @@ impl Store {
 
     /// How many slots of a block are taken, if its bytes can hold them.
     pub(super) fn slot_count(&self, block: i64, count: i64, rowid_bytes: usize) -> Result<usize> {
-        let capacity = rowid_bytes / ROWID_BYTES;
-        match usize::try_from(count) {
-            Ok(count) if (1..=capacity.min(self.slots_in(block))).contains(&count) => Ok(count),
-            _ => Err(self.damaged(
-                "blocks",
-                format!("block {block} counts {count} rows, its rowids hold {capacity}"),
-            )),
-        }
+        let most = self.slots_in(block);
+        let sound = usize::try_from(count).ok().filter(|it| (1..=most).contains(it));
+        let held = |count: &usize| match self.is_packed_block(block) {
+            Ok(true) => rowids::width(rowid_bytes, *count).is_some(),
+            _ => *count <= rowid_bytes / ROWID_BYTES,
+        };
+        sound.filter(held).ok_or_else(|| self.miscounted(block, count, rowid_bytes))
+    }
+
+    fn miscounted(&self, block: i64, count: i64, rowid_bytes: usize) -> Error {
+        let reason = match self.is_packed_block(block) {
+            Ok(true) => format!(
+                "block {block} counts {count} rows, which have no {rowid_bytes} bytes of rowids"
+            ),
+            _ => {
+                let capacity = rowid_bytes / ROWID_BYTES;
+                format!("block {block} counts {count} rows, its rowids hold {capacity}")
+            }
+        };
+        self.damaged("blocks", reason)
+    }
+
+    /// Whether rowids of a block take as few bytes as they can.
+    fn is_packed_block(&self, block: i64) -> Result<bool> {
+        Ok(self.pages_of(block)?.is_some_and(|it| it.is_packed()))
     }
 
     /// Most rows of a block: those in lists are smaller, as a list's last block has codes for all of its slots.
@@ -428,7 +450,8 @@ pub(super) fn packed(block: i64, slot: usize) -> i64 {
     (block << PLACE_BITS) | slot as i64
 }
 
-pub(super) fn rowids(bytes: &[u8], count: usize) -> Vec<i64> {
+/// The rowids of a block with planes.
+fn rowids(bytes: &[u8], count: usize) -> Vec<i64> {
     bytes
         .as_chunks::<ROWID_BYTES>()
         .0

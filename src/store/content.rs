@@ -313,12 +313,12 @@ impl Store {
         for sql in [
             "DELETE FROM {blocks}",
             "DELETE FROM {low}",
-            "DELETE FROM {rows}",
             "DELETE FROM {seen}",
             "DELETE FROM {skipped}",
         ] {
             self.run(sql, &[])?;
         }
+        self.forget_all_places()?;
         if self.is_listed()? {
             self.run("DELETE FROM {codes}", &[])?;
             self.run("DELETE FROM {lists}", &[])?;

@@ -7,10 +7,11 @@ use super::blocks::{listed_slots, packed};
 use super::lists::range_of;
 use super::moves::State;
 use super::pages::Pages;
+use super::rowids;
 use super::rows::{Reader, Rows};
 use super::statements::{blob, integer};
 use crate::error::Result;
-use crate::index::code::{Coder, GROUP};
+use crate::index::code::Coder;
 use crate::index::{Crew, List, Started};
 use crate::sqlite::Value;
 
@@ -170,20 +171,26 @@ impl Store {
             let codes = unwritten.map_or_else(|| blob(row, 4), |it| Ok(it.as_slice()))?;
             Ok(Block { block, there: rows.count(), rows, bytes: Vec::new(), codes: codes.to_vec() })
         })?;
-        let expected = self.codes_bytes()?;
-        match found {
-            Some(found) if found.codes.len() == expected => Ok(found),
-            Some(Block { codes, .. }) => Err(self.damaged(
-                "codes",
-                format!("block {block} has {} bytes of codes, expected {expected}", codes.len()),
-            )),
-            None => Err(self.damaged("blocks", format!("block {block} is missing"))),
+        let mut found =
+            found.ok_or_else(|| self.damaged("blocks", format!("block {block} is missing")))?;
+        let most = self.codes_bytes()?;
+        let least = match self.is_packed()? {
+            true => state.coder.bytes_of(found.rows.count()),
+            false => most,
+        };
+        let bytes = found.codes.len();
+        if !(least..=most).contains(&bytes) || !bytes.is_multiple_of(state.coder.group_bytes()) {
+            let reason = format!("block {block} has {bytes} bytes of codes, expected {least}");
+            return Err(self.damaged("codes", reason));
         }
+        let empty = state.coder.empty(listed_slots(&self.made.form()));
+        found.codes.extend_from_slice(&empty[bytes..]);
+        Ok(found)
     }
 
+    /// Bytes of the codes of a full block.
     pub(super) fn codes_bytes(&self) -> Result<usize> {
-        let groups = listed_slots(&self.made.form()) / GROUP;
-        Ok(groups * self.coder()?.group_bytes())
+        Ok(self.coder()?.bytes_of(listed_slots(&self.made.form())))
     }
 
     /// Writes what was started, once it is computed.
@@ -223,11 +230,15 @@ impl Store {
 
     fn write_block(&self, it: &Block) -> Result<()> {
         let (count, block) = (it.rows.count(), Value::Integer(it.block));
-        let [rowids, mut high, mut low] = it.rows.part(it.rows.all());
-        let rest;
+        let [mut rowids, mut high, mut low] = it.rows.part(it.rows.all());
+        let few;
         if let Some(pages) = self.pages_of(it.block)? {
-            rest = self.write_pages(&pages, it.block, it.there, &it.bytes)?;
+            let rest = self.write_pages(&pages, it.block, it.there, &it.bytes)?;
             (high, low) = (rest, &[]);
+            if pages.is_packed() {
+                few = rowids::packed(it.rows.rowids());
+                rowids = &few;
+            }
         }
         self.run(
             "INSERT OR REPLACE INTO {blocks}(block, count, rowids, high) VALUES (?1, ?2, ?3, ?4)",
@@ -270,6 +281,9 @@ impl Begun {
             block.rows.add(rows.part(taken.clone()));
             if let Some(pages) = &pages {
                 block.bytes = pages.bytes_behind(&block.rows, block.there);
+                if pages.is_packed() {
+                    block.codes.truncate(coder.bytes_of(block.rows.count()));
+                }
             }
             for (slot, rowid) in (count..).zip(rowids.by_ref().take(taken.len())) {
                 places.push((rowid, packed(block.block, slot)));

@@ -124,8 +124,8 @@ impl Store {
         })?;
         let mut sample = Vec::with_capacity(places.len());
         for (block, slot) in places {
-            let rows = self.slots_of(block)?;
-            sample.extend(rows.get(slot).copied());
+            let rowid = self.rowids_of(block)?.get(slot).copied();
+            sample.extend(rowid.map(|rowid| Found { block, slot, rowid }));
         }
         Ok(sample)
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::blocks::{ROWID_BYTES, rowids};
+use super::blocks::ROWID_BYTES;
 use super::reading::Reading;
 use super::statements::{blob, integer};
 use super::{BOUNDED_FORMAT, FORMED_FORMAT, LIST_BLOCKS, LISTED, LISTED_FORMAT, Store};
@@ -172,12 +172,13 @@ impl Store {
         let most = MOST_KEPT / lists.coder.group_bytes() * GROUP;
         let mut coded = lists.coder.room_for(expected.min(most));
         let sql = "SELECT block, codes FROM {codes} WHERE block BETWEEN ?1 AND ?2 ORDER BY block";
-        let (first, last) = range_of(list);
+        let ((first, last), is_packed) = (range_of(list), self.is_packed()?);
         self.each(sql, &[Value::Integer(first), Value::Integer(last)], |row| {
             let (block, codes) = (integer(row, 0)?, blob(row, 1)?);
             let most = self.slots_in(block).next_multiple_of(GROUP);
-            let bytes = most / GROUP * lists.coder.group_bytes();
-            if codes.len() != bytes || !lists.coder.load(&mut coded, block, codes) {
+            let bytes = lists.coder.bytes_of(most);
+            let fits = codes.len() == bytes || is_packed && codes.len() < bytes;
+            if !fits || !lists.coder.load(&mut coded, block, codes) {
                 return Err(self.damaged(
                     "codes",
                     format!("block {block} of list {list} has no sound codes of {bytes} bytes"),
@@ -196,15 +197,10 @@ impl Store {
     }
 
     fn read_rowids(&self, block: i64) -> Result<Rc<Vec<i64>>> {
-        let sql = "SELECT count, rowids FROM {blocks} WHERE block = ?1";
-        let found = self.first(sql, &[Value::Integer(block)], |row| {
-            let bytes = blob(row, 1)?;
-            let count = self.slot_count(block, integer(row, 0)?, bytes.len())?;
-            Ok(rowids(bytes, count))
-        })?;
-        let found = Rc::new(found.ok_or_else(|| {
-            self.damaged("blocks", format!("block {block} has codes, but no rows"))
-        })?);
+        let found = Rc::new(self.rowids_of(block)?);
+        if found.is_empty() {
+            return Err(self.damaged("blocks", format!("block {block} has codes, but no rows")));
+        }
         self.with_kept(|it| {
             it.make_room(ROWID_BYTES * found.len());
             it.rowids.insert(block, found.clone());

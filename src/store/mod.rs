@@ -9,7 +9,9 @@ mod learn;
 mod lists;
 mod moves;
 mod pages;
+mod places;
 mod reading;
+mod rowids;
 mod rows;
 mod settle;
 mod split;
@@ -44,22 +46,27 @@ pub const BOUNDED_FORMAT: i64 = 4;
 pub const FORMED_FORMAT: i64 = 5;
 /// The format number of such a table, once rows are in lists, as versions wrote it whose lists have planes.
 pub const FORMED_LISTED_FORMAT: i64 = 6;
-/// The format number of any table, once rows are in lists.
+/// The format number of any table, once rows are in lists, as versions wrote it that have an entry for each row's place.
 pub const PAGED_FORMAT: i64 = 7;
+/// The format number of any table, once rows are in lists.
+pub const PACKED_FORMAT: i64 = 8;
 /// Most numbers a vector may have.
 pub const MOST_DIMENSIONS: usize = 65_536;
 /// Shadow tables are called after the table, `_`, and one of these.
 pub const SHADOWS: &[&str] =
-    &["config", "blocks", "low", "rows", "seen", "skipped", "lists", "codes", "paged"];
+    &["config", "blocks", "low", "rows", "seen", "skipped", "lists", "codes", "paged", "places"];
 
 const SCHEMA: &str = include_str!("../../sql/schema.sql");
 const CONTENT_SCHEMA: &str = include_str!("../../sql/content.sql");
 const LISTS_SCHEMA: &str = include_str!("../../sql/lists.sql");
 const PAGED_SCHEMA: &str = include_str!("../../sql/paged.sql");
+const PLACES_SCHEMA: &str = include_str!("../../sql/places.sql");
 /// Those that a table has which is over no other: one of the rest's names may be a user's table.
 const OWN_SHADOWS: &[&str] = &["config", "blocks", "low", "rows"];
 const CONTENT_SHADOWS: &[&str] = &["seen", "skipped"];
 const LISTED_SHADOWS: &[&str] = &["lists", "codes"];
+/// Those that a table of the last format has for its lists.
+const PACKED_SHADOWS: &[&str] = &["lists", "codes", "paged", "places"];
 /// Blocks from here on are in lists.
 const LISTED: i64 = 1 << 30;
 /// Numbers that the blocks of a list may have.
@@ -183,9 +190,9 @@ impl Store {
             }
         }
         select.reset();
-        if format.is_some_and(|it| !(FORMAT..=PAGED_FORMAT).contains(&it)) {
+        if format.is_some_and(|it| !(FORMAT..=PACKED_FORMAT).contains(&it)) {
             return Err(Error::Usage(format!(
-                "the table has format {}, this version of dualpath reads {FORMAT} to {PAGED_FORMAT} (use the version that wrote it)",
+                "the table has format {}, this version of dualpath reads {FORMAT} to {PACKED_FORMAT} (use the version that wrote it)",
                 format.unwrap_or_default()
             )));
         }
@@ -308,12 +315,6 @@ impl Store {
         self.prepared.borrow_mut().clear();
     }
 
-    /// How many rows, counted.
-    pub fn count(&self) -> Result<i64> {
-        let sql = "SELECT count(*) FROM {rows}";
-        self.first(sql, &[], |row| integer(row, 0)).map(Option::unwrap_or_default)
-    }
-
     /// About how many rows, without looking; asked each time that a statement is prepared.
     pub fn roughly(&self) -> Result<i64> {
         let version = self.db.data_version(&self.schema)?;
@@ -327,36 +328,6 @@ impl Store {
         let rows = tail.saturating_add(listed as i64);
         self.rough.set(Some((version, rows)));
         Ok(rows)
-    }
-
-    /// The largest rowid; none in an empty table.
-    pub fn last(&self) -> Result<Option<i64>> {
-        let sql = "SELECT max(rowid) FROM {rows}";
-        self.first(sql, &[], |row| match row.value(0)? {
-            Value::Integer(it) => Ok(Some(it)),
-            _ => Ok(None),
-        })
-        .map(Option::flatten)
-    }
-
-    /// Up to `count` rowids from the range, rising.
-    pub fn rowids(&self, first: i64, last: i64, count: usize) -> Result<Vec<i64>> {
-        let sql = "SELECT rowid FROM {rows} WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid LIMIT ?3";
-        let arguments = [first, last, count as i64].map(Value::Integer);
-        let mut rowids = Vec::new();
-        let mut least = first;
-        self.each(sql, &arguments, |row| {
-            let rowid = integer(row, 0)?;
-            // A damaged b-tree may go in circles, and whoever reads on would never come to its end.
-            if rowid < least || rowid > last {
-                let reason = format!("rowid {rowid} where {least} to {last} are expected");
-                return Err(self.damaged("rows", reason));
-            }
-            rowids.push(rowid);
-            least = rowid.saturating_add(1);
-            Ok(())
-        })?;
-        Ok(rowids)
     }
 
     /// Whether the row is there.
@@ -405,6 +376,9 @@ impl Store {
         }
         if self.pages()?.is_some() {
             shadows.push("paged");
+        }
+        if self.is_packed()? {
+            shadows.push("places");
         }
         self.forget();
         Ok(shadows)

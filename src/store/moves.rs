@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::Store;
-use super::blocks::ROWID_BYTES;
 use super::extend::{Unwritten, added};
 use super::lists::range_of;
 use super::rows::{Reader, Rows};
@@ -125,8 +124,8 @@ impl Store {
         let count = self.slot_count(block, integer(row, 0)?, rowid_bytes.len())?;
         let high = blob(row, 2)?;
         if let Some(pages) = self.pages_of(block)? {
-            let bytes = self.read_pages(&pages, block, count, high)?;
-            rows.add_whole(&rowid_bytes[..count * ROWID_BYTES], &bytes);
+            let rowids = self.rowids_in(block, count, rowid_bytes)?;
+            rows.add_whole(&rowids, &self.read_pages(&pages, block, count, high)?);
             return Ok(());
         }
         match rows.add_first(count, [rowid_bytes, high, blob(row, 3)?]) {
@@ -155,15 +154,6 @@ impl Store {
         Reader { form: self.made.form(), name: self.name.clone() }
     }
 
-    /// Says where rows are that were elsewhere before.
-    pub(super) fn write_places(&self, places: &mut Vec<(i64, i64)>) -> Result<()> {
-        places.sort_unstable();
-        self.run_each(
-            "UPDATE {rows} SET place = ?2 WHERE rowid = ?1",
-            places.drain(..).map(|(rowid, place)| [rowid, place].map(Value::Integer)),
-        )
-    }
-
     /// Puts a short list's rows into others.
     pub(super) fn merge(&self, state: &mut State, at: usize) -> Result<()> {
         let rows = self.taken_from_list(state.lists[at].list)?;
@@ -183,9 +173,7 @@ impl Store {
         while !state.lists.is_empty() {
             let at = state.lists.len() - 1;
             let rows = self.taken_from_list(state.lists[at].list)?;
-            for rowid in rows.rowids() {
-                self.run("DELETE FROM {rows} WHERE rowid = ?1", &[Value::Integer(rowid)])?;
-            }
+            self.forget_places(rows.rowids())?;
             self.append_all(&rows)?;
             self.drop_list(state, at)?;
         }
@@ -197,9 +185,11 @@ impl Store {
         self.changed();
         if 0 < last {
             let coder = self.coder()?;
-            let expected = self.codes_bytes()?;
-            let mut stored = self.part_mut("codes", "codes", block, expected)?;
-            let mut codes = vec![0; expected];
+            // A block that is packed has no more codes than it had rows.
+            let least =
+                if self.is_packed()? { coder.bytes_of(last + 1) } else { self.codes_bytes()? };
+            let mut stored = self.part_mut("codes", "codes", block, least)?;
+            let mut codes = vec![0; stored.length()];
             stored.read(0, &mut codes)?;
             coder.copy(&mut codes, last, slot);
             coder.clear(&mut codes, last);

@@ -10,12 +10,12 @@
 
 use std::ops::Range;
 
-use super::blocks::listed_slots;
+use super::blocks::{listed_slots, packed};
 use super::lists::list_of;
 use super::reading::Opened;
 use super::rows::Rows;
 use super::statements::{blob, integer, schema_of};
-use super::{LISTED, PAGED_FORMAT, PAGED_SCHEMA, Store};
+use super::{LISTED, PACKED_FORMAT, PAGED_FORMAT, PAGED_SCHEMA, Store};
 use crate::error::Result;
 use crate::index::Form;
 use crate::sqlite::Value;
@@ -35,12 +35,20 @@ pub(super) struct Pages {
     width: usize,
     /// Pages of a full block.
     most: usize,
+    /// Whether rowids take as few bytes as they can, places lie in chunks, and codes end with the rows: format 8.
+    is_packed: bool,
 }
 
 impl Pages {
-    fn new(bytes: usize, form: &Form) -> Pages {
+    fn new(bytes: usize, form: &Form, is_packed: bool) -> Pages {
         let width = form.high_bytes() + form.low_bytes();
-        Pages { bytes, width, most: (listed_slots(form) * width / bytes).max(1) }
+        let most = (listed_slots(form) * width / bytes).max(1);
+        Pages { bytes, width, most, is_packed }
+    }
+
+    /// Whether the table is of format 8.
+    pub(super) fn is_packed(&self) -> bool {
+        self.is_packed
     }
 
     /// Bytes of a row.
@@ -100,8 +108,9 @@ impl Store {
             return Ok(known);
         }
         let sql = "SELECT value FROM {config} WHERE key = 'page'";
+        let format = self.format()?;
         let known = match self.first(sql, &[], |row| integer(row, 0))? {
-            None if self.format()? == PAGED_FORMAT => {
+            None if PAGED_FORMAT <= format => {
                 return Err(self.damaged("config", "'page' is missing".to_owned()));
             }
             None => None,
@@ -111,11 +120,16 @@ impl Store {
                     let reason = format!("'page' is {bytes} (1 to {MOST_PAGE})");
                     return Err(self.damaged("config", reason));
                 };
-                Some(Pages::new(sound, &self.made.form()))
+                Some(Pages::new(sound, &self.made.form(), PACKED_FORMAT <= format))
             }
         };
         self.pages.set(Some(known));
         Ok(known)
+    }
+
+    /// Whether the table is of format 8.
+    pub(super) fn is_packed(&self) -> Result<bool> {
+        Ok(self.pages()?.is_some_and(|it| it.is_packed))
     }
 
     /// The same for a block; none of one that has planes.
@@ -136,9 +150,7 @@ impl Store {
         self.run(
             "INSERT OR REPLACE INTO {config}(key, value) VALUES ('page', ?1)",
             &[Value::Integer(page as i64)],
-        )?;
-        self.pages.set(None);
-        Ok(())
+        )
     }
 
     /// Writes [`Pages::bytes_behind`] into pages of a block; what is left behind them.
@@ -200,15 +212,24 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Takes a row out of a block of so many; the last one comes into its slot.
+    /// Takes a row out of a block; the last one comes into its slot. How many are left.
     pub(super) fn take_from_pages(
         &self,
         pages: &Pages,
+        rowid: i64,
         block: i64,
-        count: usize,
         slot: usize,
-    ) -> Result<()> {
+    ) -> Result<usize> {
+        let mut rowids = self.rowids_of(block)?;
+        let count = rowids.len();
+        if count <= slot {
+            return Err(self.no_slot(rowid, block, slot, count));
+        }
         let last = count - 1;
+        rowids.swap_remove(slot);
+        if let Some(moved) = rowids.get(slot) {
+            self.write_places(&mut vec![(*moved, packed(block, slot))])?;
+        }
         let (before, after) = (pages.filled(count), pages.filled(last));
         let reading = self.reading();
         if slot < last {
@@ -229,14 +250,20 @@ impl Store {
         let mut rest = vec![0; pages.left(last)];
         reading.read(pages, (block, count), after * pages.bytes, &mut rest)?;
         drop(reading);
+        let rowids = self.rowid_bytes(&rowids)?;
         self.run(
-            "UPDATE {blocks} SET high = ?2 WHERE block = ?1",
-            &[Value::Integer(block), Value::Blob(&rest)],
+            "UPDATE {blocks} SET count = ?2, rowids = ?3, high = ?4 WHERE block = ?1",
+            &[
+                Value::Integer(block),
+                Value::Integer(last as i64),
+                Value::Blob(&rowids),
+                Value::Blob(&rest),
+            ],
         )?;
-        match after < before {
-            true => self.drop_pages(pages.number(block, after)..pages.number(block, before)),
-            false => Ok(()),
+        if after < before {
+            self.drop_pages(pages.number(block, after)..pages.number(block, before))?;
         }
+        Ok(last)
     }
 
     /// Removes pages.
@@ -258,7 +285,7 @@ mod tests {
     fn pieces_are_all_bytes_in_their_order() {
         arbtest::arbtest(|u| {
             let form = Form { metric: Metric::L2, storage: Storage::F32, dimension: 3 };
-            let pages = Pages::new(u.int_in_range(1..=9)?, &form);
+            let pages = Pages::new(u.int_in_range(1..=9)?, &form, true);
             let first = u.int_in_range(0..=40)?;
             let bytes = first..first + u.int_in_range(0..=30)?;
             let mut at = bytes.start;
@@ -277,7 +304,7 @@ mod tests {
         for bytes in [1, 472, 4_056, 65_496] {
             for dimension in [1, 128, 512, 65_536] {
                 let form = Form { metric: Metric::L2, storage: Storage::F32, dimension };
-                let pages = Pages::new(bytes, &form);
+                let pages = Pages::new(bytes, &form, true);
                 let last = pages.filled(listed_slots(&form)).saturating_sub(1);
                 let block = LISTED + LIST_BLOCKS;
                 assert!(pages.number(block, last) < pages.number(block + 1, 0));

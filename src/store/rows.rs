@@ -51,7 +51,7 @@ impl Rows {
         self.planes[0].len() / ROWID_BYTES
     }
 
-    pub(super) fn rowids(&self) -> impl ExactSizeIterator<Item = i64> + '_ {
+    pub(super) fn rowids(&self) -> impl ExactSizeIterator<Item = i64> + Clone + '_ {
         self.planes[0].as_chunks::<ROWID_BYTES>().0.iter().map(|it| i64::from_le_bytes(*it))
     }
 
@@ -97,9 +97,9 @@ impl Rows {
     }
 
     /// Adds what [`Rows::whole`] gave, with its rowids.
-    pub(super) fn add_whole(&mut self, rowids: &[u8], bytes: &[u8]) {
+    pub(super) fn add_whole(&mut self, rowids: &[i64], bytes: &[u8]) {
         let [_, high, low] = self.widths;
-        self.planes[0].extend_from_slice(rowids);
+        self.planes[0].extend(rowids.iter().flat_map(|it| it.to_le_bytes()));
         for row in bytes.chunks_exact(high + low) {
             let (row_high, row_low) = row.split_at(high);
             self.planes[1].extend_from_slice(row_high);

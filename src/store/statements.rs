@@ -36,10 +36,10 @@ impl Store {
     }
 
     /// Runs a statement that answers nothing with each of these arguments.
-    pub(super) fn run_each<'a>(
+    pub(super) fn run_each<'a, const N: usize>(
         &self,
         sql: &'static str,
-        mut arguments: impl Iterator<Item = [Value<'a>; 2]>,
+        mut arguments: impl Iterator<Item = [Value<'a>; N]>,
     ) -> Result<()> {
         let mut statement = self.taken(sql)?;
         let outcome = arguments.try_for_each(|it| statement.run(&it));

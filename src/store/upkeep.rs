@@ -12,7 +12,7 @@ use super::lists::range_of;
 use super::moves::State;
 use super::rows::Rows;
 use super::statements::{integer, schema_of};
-use super::{LISTS_SCHEMA, PAGED_FORMAT, Store};
+use super::{LISTS_SCHEMA, PACKED_FORMAT, PACKED_SHADOWS, Store};
 use crate::error::Result;
 use crate::index::{List, Listed, Metric, Random, bulk_threads, cluster, crewed};
 use crate::sqlite::{Value, quoted};
@@ -113,7 +113,7 @@ impl Store {
                 self.run("DELETE FROM {codes}", &[])?;
                 self.run("DELETE FROM {lists}", &[])?;
             }
-            self.run("DELETE FROM {rows}", &[])?;
+            self.forget_all_places()?;
             let (form, reader) = (self.made.form(), self.reader());
             let (full, mut pending) = (slots(&form), Rows::none(&form));
             for block in blocks {
@@ -141,7 +141,7 @@ impl Store {
             if self.pages()?.is_some() {
                 self.run("DELETE FROM {paged}", &[])?;
             }
-            if self.is_listed()? {
+            if self.is_listed()? && !self.names_are_taken()? {
                 self.begin_format()?;
             }
             self.changed();
@@ -188,7 +188,7 @@ impl Store {
                 return Ok(());
             }
             self.read_mapped();
-            if self.pages()?.is_none() {
+            if !self.is_packed()? && !self.names_are_taken()? {
                 // Those of an earlier format are gone.
                 self.begin_format()?;
                 state.coder = Arc::new(self.coder()?);
@@ -234,17 +234,21 @@ impl Store {
         }
     }
 
-    /// Whether something of the user's is called as a table that lists need: without them a search is exact, but a commit that
-    /// failed for it would take the user's rows back.
+    /// Whether something of the user's is called as a table that lists need: without them a search is exact, and with those of
+    /// an earlier format as good, but a commit that failed for it would take the user's rows back.
     fn names_are_taken(&self) -> Result<bool> {
+        let own = self.shadows()?;
         let schema = quoted(&self.schema);
-        let sql = format!(
-            "SELECT 1 FROM {schema}.sqlite_schema WHERE name COLLATE NOCASE IN (?1, ?2, ?3)"
-        );
-        let [lists, codes, paged] = ["lists", "codes", "paged"].map(|it| self.shadow(it));
+        let sql = format!("SELECT 1 FROM {schema}.sqlite_schema WHERE name = ?1 COLLATE NOCASE");
         let mut select = self.db.prepare(&sql)?;
-        select.start(&[Value::Text(&lists), Value::Text(&codes), Value::Text(&paged)])?;
-        select.step()
+        for part in PACKED_SHADOWS.iter().filter(|it| !own.contains(it)) {
+            select.start(&[Value::Text(&self.shadow(part))])?;
+            if select.step()? {
+                return Ok(true);
+            }
+            select.reset();
+        }
+        Ok(false)
     }
 
     fn begin_lists(&self) -> Result<()> {
@@ -257,9 +261,10 @@ impl Store {
     /// Says how rows of lists and their codes are written from now on, where there are none.
     fn begin_format(&self) -> Result<()> {
         self.begin_pages()?;
+        self.begin_places()?;
         let (metric, storage) = (self.made.metric.name(), self.made.storage.name());
         for (key, value) in [
-            ("format", Value::Integer(PAGED_FORMAT)),
+            ("format", Value::Integer(PACKED_FORMAT)),
             ("metric", Value::Text(metric)),
             ("storage", Value::Text(storage)),
         ] {
@@ -268,6 +273,7 @@ impl Store {
                 &[Value::Text(key), value],
             )?;
         }
+        self.pages.set(None);
         self.set_origin(&vec![0.0; self.made.dimension])?;
         self.run(
             "INSERT OR REPLACE INTO {config}(key, value) VALUES ('bits', ?1)",

@@ -177,6 +177,11 @@ impl Coder {
         self.factors_bytes() + self.planes_bytes()
     }
 
+    /// Bytes of the codes of so many slots.
+    pub fn bytes_of(&self, slots: usize) -> usize {
+        slots.div_ceil(GROUP) * self.group_bytes()
+    }
+
     /// Numbers that each code has.
     fn kinds(&self) -> usize {
         if self.bounded { 3 } else { 2 }
