@@ -456,6 +456,37 @@ fn another_connection_sees_each_commit() {
     assert_eq!(check(&reader), "ok");
 }
 
+/// What a connection knows of how a table is written holds until another one writes it in another way.
+#[test]
+fn another_connection_sees_lists_begin_and_formats_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let databases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/databases");
+    for name in ["new", "format-3.db", "format-4.db", "format-7.db"] {
+        let database = folder.path().join(name);
+        match name {
+            "new" => drop(filled(&database, 60)),
+            old => drop(std::fs::copy(databases.join(old), &database).unwrap()),
+        }
+        let (writer, reader) = (open(&database), open(&database));
+        let sql = "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 1 ORDER BY distance";
+        let count = "SELECT count(*) FROM t WHERE rowid % 2";
+        for work in ["SELECT 1", "INSERT INTO t(t) VALUES ('rebuild')", "SELECT 1"] {
+            if name == "new" {
+                let first = 1 + number(&writer, "SELECT count(*) FROM t");
+                insert(&writer, first..first + 40);
+            }
+            writer.execute_batch(work).unwrap();
+            let rows = stored(&writer);
+            let expected = twin(rows.iter().map(|it| (*it.0, it.1)), &vector(9));
+            assert_eq!(nearest(&reader, &vector(9), sql).unwrap(), expected);
+            assert_eq!(number(&reader, count), number(&writer, count));
+        }
+        assert_eq!(number(&reader, "SELECT value FROM t_config WHERE key = 'format'"), 8);
+        reader.execute_batch("DELETE FROM t WHERE rowid = 5").unwrap();
+        assert_eq!(check(&writer), "ok");
+    }
+}
+
 #[test]
 fn filters_give_exactly_as_many_as_there_are() {
     let folder = tempfile::tempdir().unwrap();

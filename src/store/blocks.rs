@@ -27,7 +27,7 @@ impl Store {
     /// Adds rows whose rowids are free.
     pub fn append(&self, rows: &[(i64, Vector)]) -> Result<()> {
         self.written.set(self.written.get() + rows.len());
-        self.rough.set(None);
+        self.rough.forget();
         let form = self.made.form();
         self.unnoticed(|| {
             rows.chunks(slots(&form)).try_for_each(|some| {

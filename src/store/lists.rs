@@ -58,13 +58,10 @@ pub(super) fn list_of(block: i64) -> Option<i64> {
 impl Store {
     /// Whether rows are in lists.
     pub fn is_listed(&self) -> Result<bool> {
-        if let Some(known) = self.listed.get() {
-            return Ok(known);
-        }
-        let format = self.format()?;
-        let listed = LISTED_FORMAT <= format && format != FORMED_FORMAT;
-        self.listed.set(Some(listed));
-        Ok(listed)
+        self.listed.or_find(self, || {
+            let format = self.format()?;
+            Ok(LISTED_FORMAT <= format && format != FORMED_FORMAT)
+        })
     }
 
     pub(super) fn format(&self) -> Result<i64> {
@@ -80,8 +77,8 @@ impl Store {
     /// Forgets also whether there are lists and pages, after a rollback.
     pub fn rolled_back(&self) {
         self.changed();
-        self.listed.set(None);
-        self.pages.set(None);
+        self.listed.forget();
+        self.pages.forget();
     }
 
     /// As [`Store::rolled_back`], where all that was written is gone.

@@ -110,10 +110,10 @@ pub struct Store {
     /// A number of this table alone; tables of earlier versions have none.
     identity: Option<i64>,
     prepared: RefCell<HashMap<&'static str, Statement>>,
-    /// Whether rows are in lists, once it is known.
-    listed: Cell<Option<bool>>,
-    /// How rows of lists lie in pages, if they do, once it is known.
-    pages: Cell<Option<Option<Pages>>>,
+    /// Whether rows are in lists.
+    listed: Known<bool>,
+    /// How rows of lists lie in pages, if they do.
+    pages: Known<Option<Pages>>,
     kept: RefCell<Option<Kept>>,
     /// Rows written since lists were seen to.
     written: Cell<usize>,
@@ -121,8 +121,32 @@ pub struct Store {
     room: Cell<usize>,
     /// Whether the file is read through a mapping, or cannot be.
     mapped: Cell<bool>,
-    /// About how many rows there were in that state of the database.
-    rough: Cell<Option<(u32, i64)>>,
+    /// About how many rows there are.
+    rough: Known<i64>,
+}
+
+/// What is known of a table in one state of the database: another connection may change it.
+struct Known<T>(Cell<Option<(u32, T)>>);
+
+impl<T: Copy> Known<T> {
+    fn nothing() -> Known<T> {
+        Known(Cell::new(None))
+    }
+
+    /// What `find` finds, where it is not known.
+    fn or_find(&self, store: &Store, find: impl FnOnce() -> Result<T>) -> Result<T> {
+        let version = store.db.data_version(&store.schema)?;
+        if let Some((_, known)) = self.0.get().filter(|it| it.0 == version) {
+            return Ok(known);
+        }
+        let found = find()?;
+        self.0.set(Some((version, found)));
+        Ok(found)
+    }
+
+    fn forget(&self) {
+        self.0.set(None);
+    }
 }
 
 impl Store {
@@ -233,8 +257,8 @@ impl Store {
     fn new(db: Db, schema: &str, name: &str, made: Made, identity: Option<i64>) -> Store {
         let (schema, name) = (schema.to_owned(), name.to_owned());
         let (prepared, kept) = (RefCell::default(), RefCell::default());
-        let (listed, pages) = (Cell::new(None), Cell::new(None));
-        let (written, mapped, rough) = (Cell::new(0), Cell::new(false), Cell::new(None));
+        let (listed, pages, rough) = (Known::nothing(), Known::nothing(), Known::nothing());
+        let (written, mapped) = (Cell::new(0), Cell::new(false));
         let room = Cell::new(slots(&made.form()));
         Store {
             db,
@@ -317,17 +341,13 @@ impl Store {
 
     /// About how many rows, without looking; asked each time that a statement is prepared.
     pub fn roughly(&self) -> Result<i64> {
-        let version = self.db.data_version(&self.schema)?;
-        if let Some((_, rows)) = self.rough.get().filter(|it| it.0 == version) {
-            return Ok(rows);
-        }
-        let sql = "SELECT max(block) FROM {blocks} WHERE block < {listed}";
-        let last = self.first(sql, &[], |row| integer(row, 0)).unwrap_or_default().unwrap_or(0);
-        let listed = self.lists().unwrap_or_default().map_or(0, |it| it.rows());
-        let tail = last.saturating_mul(slots(&self.made.form()) as i64);
-        let rows = tail.saturating_add(listed as i64);
-        self.rough.set(Some((version, rows)));
-        Ok(rows)
+        self.rough.or_find(self, || {
+            let sql = "SELECT max(block) FROM {blocks} WHERE block < {listed}";
+            let last = self.first(sql, &[], |row| integer(row, 0)).unwrap_or_default().unwrap_or(0);
+            let listed = self.lists().unwrap_or_default().map_or(0, |it| it.rows());
+            let tail = last.saturating_mul(slots(&self.made.form()) as i64);
+            Ok(tail.saturating_add(listed as i64))
+        })
     }
 
     /// Whether the row is there.

@@ -104,27 +104,21 @@ impl Pages {
 impl Store {
     /// How rows of lists lie in pages; none where they lie in planes, as earlier versions wrote them.
     pub(super) fn pages(&self) -> Result<Option<Pages>> {
-        if let Some(known) = self.pages.get() {
-            return Ok(known);
-        }
-        let sql = "SELECT value FROM {config} WHERE key = 'page'";
-        let format = self.format()?;
-        let known = match self.first(sql, &[], |row| integer(row, 0))? {
-            None if PAGED_FORMAT <= format => {
-                return Err(self.damaged("config", "'page' is missing".to_owned()));
-            }
-            None => None,
-            Some(bytes) => {
-                let sound = |it: &usize| (1..=MOST_PAGE).contains(it);
-                let Some(sound) = usize::try_from(bytes).ok().filter(sound) else {
-                    let reason = format!("'page' is {bytes} (1 to {MOST_PAGE})");
-                    return Err(self.damaged("config", reason));
+        self.pages.or_find(self, || {
+            let (format, sql) = (self.format()?, "SELECT value FROM {config} WHERE key = 'page'");
+            let Some(bytes) = self.first(sql, &[], |row| integer(row, 0))? else {
+                return match format < PAGED_FORMAT {
+                    true => Ok(None),
+                    false => Err(self.damaged("config", "'page' is missing".to_owned())),
                 };
-                Some(Pages::new(sound, &self.made.form(), PACKED_FORMAT <= format))
-            }
-        };
-        self.pages.set(Some(known));
-        Ok(known)
+            };
+            let sound = |it: &usize| (1..=MOST_PAGE).contains(it);
+            let Some(sound) = usize::try_from(bytes).ok().filter(sound) else {
+                let reason = format!("'page' is {bytes} (1 to {MOST_PAGE})");
+                return Err(self.damaged("config", reason));
+            };
+            Ok(Some(Pages::new(sound, &self.made.form(), PACKED_FORMAT <= format)))
+        })
     }
 
     /// Whether the table is of format 8.

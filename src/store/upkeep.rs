@@ -273,7 +273,7 @@ impl Store {
                 &[Value::Text(key), value],
             )?;
         }
-        self.pages.set(None);
+        self.pages.forget();
         self.set_origin(&vec![0.0; self.made.dimension])?;
         self.run(
             "INSERT OR REPLACE INTO {config}(key, value) VALUES ('bits', ?1)",
