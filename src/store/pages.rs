@@ -136,14 +136,31 @@ impl Store {
 
     /// From now on blocks in lists, of which there are none, have pages.
     pub(super) fn begin_pages(&self) -> Result<()> {
-        if self.pages()?.is_some() {
-            return Ok(());
+        if self.pages()?.is_none() {
+            self.db.execute(&schema_of(PAGED_SCHEMA, &self.schema, &self.name, &self.made))?;
         }
-        self.db.execute(&schema_of(PAGED_SCHEMA, &self.schema, &self.name, &self.made))?;
         let page = self.db.page_bytes(&self.schema)?.saturating_sub(AROUND).max(1);
         self.run(
             "INSERT OR REPLACE INTO {config}(key, value) VALUES ('page', ?1)",
             &[Value::Integer(page as i64)],
+        )
+    }
+
+    /// Has 'page' say what most pages have, if there are any.
+    pub(super) fn restore_page_bytes(&self) -> Result<()> {
+        if self.format()? < PAGED_FORMAT {
+            return Ok(());
+        }
+        let sql = "SELECT length(rows) FROM {paged} GROUP BY 1 ORDER BY count(*) DESC LIMIT 1";
+        let bytes = match self.first(sql, &[], |row| integer(row, 0))? {
+            Some(most) => most,
+            None if self.pages().is_ok() => return Ok(()),
+            None => MOST_PAGE as i64,
+        };
+        self.pages.forget();
+        self.run(
+            "INSERT OR REPLACE INTO {config}(key, value) VALUES ('page', ?1)",
+            &[Value::Integer(bytes)],
         )
     }
 

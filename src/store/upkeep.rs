@@ -104,6 +104,7 @@ impl Store {
     /// Makes lists, codes and places anew from the vectors alone.
     pub fn rebuild(&self) -> Result<()> {
         self.unnoticed(|| {
+            self.restore_page_bytes()?;
             let mut blocks = Vec::new();
             self.each("SELECT block FROM {blocks} ORDER BY block", &[], |row| {
                 blocks.push(integer(row, 0)?);
