@@ -3,6 +3,7 @@
 
 mod host;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use host::{Tally, Work, bytes, check, likely_of, nearest, open, shared, stored};
@@ -343,6 +344,76 @@ fn what_is_asked_is_found_from_near_and_from_elsewhere() {
             }
         }
     }
+}
+
+/// The lists of rows that are in any, as `_places` says it.
+fn lists_of_rows(connection: &Connection) -> BTreeMap<i64, i64> {
+    let mut statement = connection.prepare("SELECT chunk, count, places FROM t_places").unwrap();
+    let chunks = statement
+        .query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?, row.get(2)?)))
+        .unwrap();
+    let mut lists = BTreeMap::new();
+    for (chunk, count, places) in chunks.map(Result::unwrap) {
+        let places: Vec<u8> = places;
+        let (rows, places) = places.split_at(count as usize);
+        for (row, place) in rows.iter().zip(places.chunks(places.len() / rows.len())) {
+            let number = place.iter().rev().fold(0, |sum, it| sum << 8 | i64::from(*it));
+            if number & 1 == 1 {
+                lists.insert(chunk << 8 | i64::from(*row), number >> (1 + 8 + 10));
+            }
+        }
+    }
+    lists
+}
+
+/// Rows of another kind come by small commits: they are given lists, instead of being scattered over all there are.
+#[test]
+fn rows_of_another_kind_get_lists_of_their_own() {
+    const NUMBERS: usize = 96;
+    // A unit vector about one of thirty directions, of which each kind has its own.
+    let row = |kind: u64, seed: u64| -> Vec<f32> {
+        let numbers = |seed: u64, scale: f32| {
+            let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let next = move |_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                scale * ((state >> 40) as f32 / (1 << 23) as f32 - 1.0)
+            };
+            (0..NUMBERS).map(next)
+        };
+        let direction = numbers(1_000_000 * kind + seed % 30 + 1, 1.0);
+        let own = numbers(1_000_003 * kind + seed + 77, 0.8);
+        let sum: Vec<f32> = direction.zip(own).map(|(a, b)| a + b).collect();
+        let length = sum.iter().map(|it| it * it).sum::<f32>().sqrt();
+        sum.into_iter().map(|it| it / length).collect()
+    };
+    let connection = host::memory();
+    connection
+        .execute_batch(&format!(
+            "CREATE VIRTUAL TABLE t USING dualpath(dimensions = {NUMBERS});
+             INSERT INTO t_config(key, value) VALUES ('worth', 20000)"
+        ))
+        .unwrap();
+    let insert = |kind: u64, rows: std::ops::RangeInclusive<i64>| {
+        let transaction = connection.unchecked_transaction().unwrap();
+        host::insert(&connection, rows.map(|it| (it, row(kind, it as u64))));
+        transaction.commit().unwrap();
+    };
+    insert(1, 1..=4_000);
+    for part in 0..3 {
+        insert(2, 4_001 + 100 * part..=4_100 + 100 * part);
+        connection.execute_batch("INSERT INTO t(t) VALUES ('optimize')").unwrap();
+    }
+    assert_eq!(check(&connection), "ok");
+    let of = |rows: std::ops::RangeFrom<i64>| {
+        let lists = lists_of_rows(&connection);
+        lists.range(rows).map(|it| *it.1).collect::<BTreeSet<_>>().len()
+    };
+    let (own, all) = (of(4_001..), of(1..));
+    assert!((1..=8).contains(&own) && 60 < all, "in {own} of {all} lists");
+    let sql =
+        "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = 0.9 ORDER BY distance LIMIT 1";
+    let is_found = |it: &i64| nearest(&connection, &row(2, *it as u64), sql).unwrap() == [*it];
+    assert!(295 < (4_001..=4_300).filter(is_found).count());
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod gathered;
 mod learn;
 mod lists;
 mod moves;
+mod newcomers;
 mod pages;
 mod places;
 mod reading;

@@ -14,7 +14,7 @@ use super::rows::Rows;
 use super::statements::{integer, schema_of};
 use super::{LISTS_SCHEMA, PACKED_FORMAT, PACKED_SHADOWS, Store};
 use crate::error::Result;
-use crate::index::{List, Listed, Metric, Random, bulk_threads, cluster, crewed};
+use crate::index::{List, Metric, bulk_threads, cluster, crewed};
 use crate::sqlite::{Value, quoted};
 
 /// High planes of this many bytes are searched exactly in 0.3 to 0.4 ms, through lists in half of that; in a
@@ -44,7 +44,7 @@ const SHARED_BYTES: usize = 8 * 1024 * 1024;
 const SMALL: usize = 4;
 
 /// How many rows a list is meant for in a table of that many.
-fn target(rows: usize) -> usize {
+pub(super) fn target(rows: usize) -> usize {
     rows.isqrt().max(LEAST_TARGET)
 }
 
@@ -197,6 +197,9 @@ impl Store {
             self.train(&mut state, tail)?;
             new = true;
         }
+        if !new {
+            self.welcome(&mut state, tail)?;
+        }
         let mut work = written.map_or(usize::MAX, |it| MOVED * it + 2 * batch);
         work = work.saturating_sub(self.settle(&mut state, work)?);
         let target = target(state.rows());
@@ -310,27 +313,12 @@ impl Store {
         let lists = tail.isqrt().clamp(1, tail.div_ceil(LEAST_TARGET));
         let most = (SAMPLE_BYTES / (4 * state.dimension)).max(lists);
         let every = tail.div_ceil(most.min(SAMPLED * lists)).max(1);
-        // Anywhere among so many rows, as every n-th may be of a kind of its own: captions come five a picture.
-        let mut random = Random::new(tail as u64);
-        let (mut sample, mut met, mut next) = (Vec::new(), 0, random.below(every));
-        let form = self.made.form();
-        let width = form.high_bytes();
-        self.reading().tail(&mut |_, rowids, high| {
-            for slot in 0..rowids.len() {
-                if met == next {
-                    sample.extend(form.roughly(&high[slot * width..(slot + 1) * width]));
-                    next += every - next % every + random.below(every);
-                }
-                met += 1;
-            }
-            Ok(())
-        })?;
+        let mut sample = self.sample_of_tail(tail, every)?;
         if self.made.metric == Metric::L2 {
             // Numbers are the more exact the smaller they are.
             self.set_origin(&mean(&sample, state.dimension))?;
             state.coder = Arc::new(self.coder()?);
-            let rows = sample.chunks_exact(state.dimension);
-            sample = rows.flat_map(|it| state.coder.placed(it).into_owned()).collect();
+            state.coder.place_all(&mut sample);
         }
         // Lists would be split later on where they are too long: in the sample it costs nothing.
         let most = UNEVEN * (sample.len() / state.dimension) / lists / 100;
