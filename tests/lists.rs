@@ -6,6 +6,7 @@ mod host;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use half::f16;
 use host::{Tally, Work, bytes, check, likely_of, nearest, open, shared, stored};
 use rusqlite::{Connection, params};
 
@@ -364,6 +365,46 @@ fn lists_of_rows(connection: &Connection) -> BTreeMap<i64, i64> {
         }
     }
     lists
+}
+
+/// Of a table that grew by small commits, most rows stand with the centre that is nearest to them, as those do that were
+/// written before it was there.
+#[test]
+fn rows_go_to_halves_of_lists_that_are_nearer() {
+    // On all sides.
+    let vector = |it: i64| -> Vec<f32> {
+        let parts = [vector(it), vector(it / 20), vector(it / 400 + 7)];
+        let sum = (0..DIMENSION).map(|at| parts[0][at] + parts[1][(at + 3) % 12] - parts[2][at]);
+        let length = sum.clone().map(|it| it * it).sum::<f32>().sqrt();
+        sum.map(|it| it / length).collect()
+    };
+    let connection = host::memory();
+    made(&connection);
+    for first in (1..=3_000).step_by(40) {
+        host::insert(&connection, (first..first + 40).map(|it| (it, vector(it))));
+        connection.execute_batch("INSERT INTO t(t) VALUES ('optimize')").unwrap();
+    }
+    assert_eq!(check(&connection), "ok");
+    let mut statement = connection.prepare("SELECT list, centre FROM t_lists").unwrap();
+    let centres = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let centres: Vec<(i64, Vec<f32>)> = centres
+        .map(|it| {
+            let (list, bytes): (i64, Vec<u8>) = it.unwrap();
+            let halves = bytes.chunks(2).map(|it| f16::from_le_bytes([it[0], it[1]]).to_f32());
+            (list, halves.collect())
+        })
+        .collect();
+    let far = |row: i64, centre: &[f32]| -> f32 {
+        vector(row).iter().zip(centre).map(|(a, b)| (a - b).powi(2)).sum()
+    };
+    let lists = lists_of_rows(&connection);
+    let is_nearest = |(row, list): &(&i64, &i64)| {
+        let (best, _) =
+            centres.iter().min_by(|a, b| far(**row, &a.1).total_cmp(&far(**row, &b.1))).unwrap();
+        best == *list
+    };
+    let share = 100 * lists.iter().filter(is_nearest).count() / lists.len();
+    assert!(86 <= share, "{share} of 100");
 }
 
 /// Rows of another kind come by small commits: they are given lists, instead of being scattered over all there are.

@@ -69,6 +69,12 @@ pub struct Aspect {
 }
 
 impl Aspect {
+    /// A list along a direction: scores are its rows' dot products with it, less the centre's.
+    pub fn along() -> Aspect {
+        let (near, away, farthest, length) = (0.0, 0.0, 0.0, 0.0);
+        Aspect { near, away, farthest, share: 0.0, length, lost: 0.0, per_spread: 1.0 }
+    }
+
     /// How many spreads of its list a score is ahead of the centre.
     pub fn ahead(&self, score: f32) -> f32 {
         (score - self.near + self.lost) * self.per_spread

@@ -187,11 +187,16 @@ impl Store {
         let Some((block, slot)) = self.place(rowid)? else {
             return Ok(());
         };
+        self.take_out(rowid, block, slot)?;
+        self.forget_places([rowid].into_iter())
+    }
+
+    /// Takes a row out of its slot; where it is then, others say.
+    pub(super) fn take_out(&self, rowid: i64, block: i64, slot: usize) -> Result<()> {
         let last = match self.pages_of(block)? {
             Some(pages) => self.take_from_pages(&pages, rowid, block, slot)?,
             None => self.take_from_planes(rowid, block, slot)?,
         };
-        self.forget_places([rowid].into_iter())?;
         if let Some(list) = list_of(block) {
             self.unlist(list, block, slot, last)?;
         }

@@ -1,6 +1,7 @@
 //! Adding rows to lists: what is written is computed by a crew, a few lists ahead of the calling thread, which writes it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::Store;
 use super::blocks::{listed_slots, packed};
@@ -63,6 +64,21 @@ pub(super) fn added(
         addition.squares += f64::from(square);
     }
     additions
+}
+
+/// Adds more to what is added to lists.
+pub(super) fn merge(additions: &mut BTreeMap<usize, Addition>, more: BTreeMap<usize, Addition>) {
+    for (at, more) in more {
+        match additions.entry(at) {
+            Entry::Vacant(it) => {
+                it.insert(more);
+            }
+            Entry::Occupied(mut it) => {
+                it.get_mut().rows.add(more.rows.part(more.rows.all()));
+                it.get_mut().squares += more.squares;
+            }
+        }
+    }
 }
 
 /// A block of a list.

@@ -163,19 +163,19 @@ impl Store {
         Ok(Lists::new(coder, lists, centres, self.learned()?))
     }
 
-    fn read_codes(&self, lists: &Lists, list: i64) -> Result<Coded> {
-        let expected = lists.lists.iter().find(|it| it.list == list).map_or(0, |it| it.count);
+    /// The codes of a list that counts so many rows.
+    pub(super) fn read_codes(&self, coder: &Coder, list: i64, expected: usize) -> Result<Coded> {
         // A damaged count asks for no more than is kept.
-        let most = MOST_KEPT / lists.coder.group_bytes() * GROUP;
-        let mut coded = lists.coder.room_for(expected.min(most));
+        let most = MOST_KEPT / coder.group_bytes() * GROUP;
+        let mut coded = coder.room_for(expected.min(most));
         let sql = "SELECT block, codes FROM {codes} WHERE block BETWEEN ?1 AND ?2 ORDER BY block";
         let ((first, last), is_packed) = (range_of(list), self.is_packed()?);
         self.each(sql, &[Value::Integer(first), Value::Integer(last)], |row| {
             let (block, codes) = (integer(row, 0)?, blob(row, 1)?);
             let most = self.slots_in(block).next_multiple_of(GROUP);
-            let bytes = lists.coder.bytes_of(most);
+            let bytes = coder.bytes_of(most);
             let fits = codes.len() == bytes || is_packed && codes.len() < bytes;
-            if !fits || !lists.coder.load(&mut coded, block, codes) {
+            if !fits || !coder.load(&mut coded, block, codes) {
                 return Err(self.damaged(
                     "codes",
                     format!("block {block} of list {list} has no sound codes of {bytes} bytes"),
@@ -235,7 +235,8 @@ impl Listed for Reading<'_> {
         let Some(lists) = store.lists()? else {
             return Ok(Arc::default());
         };
-        let codes = Arc::new(store.read_codes(&lists, list)?);
+        let count = lists.lists.iter().find(|it| it.list == list).map_or(0, |it| it.count);
+        let codes = Arc::new(store.read_codes(&lists.coder, list, count)?);
         store.with_kept(|it| {
             it.make_room(codes.bytes());
             it.codes.insert(list, codes.clone());

@@ -12,6 +12,7 @@ mod newcomers;
 mod pages;
 mod places;
 mod reading;
+mod reassign;
 mod rowids;
 mod rows;
 mod settle;

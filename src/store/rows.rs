@@ -51,7 +51,9 @@ impl Rows {
         self.planes[0].len() / ROWID_BYTES
     }
 
-    pub(super) fn rowids(&self) -> impl ExactSizeIterator<Item = i64> + Clone + '_ {
+    pub(super) fn rowids(
+        &self,
+    ) -> impl ExactSizeIterator<Item = i64> + DoubleEndedIterator + Clone + '_ {
         self.planes[0].as_chunks::<ROWID_BYTES>().0.iter().map(|it| i64::from_le_bytes(*it))
     }
 

@@ -1,12 +1,11 @@
 //! Making two lists of each that has become long: some at a time, so that a crew shares out their rows and a list
 //! beside several of them is written once.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Store;
-use super::extend::{Addition, added};
+use super::extend::{Addition, added, merge};
 use super::moves::State;
 use super::rows::{Reader, Rows};
 use crate::error::Result;
@@ -30,19 +29,19 @@ struct Before {
     reader: Reader,
     dimension: usize,
     /// Which are split.
-    those: Vec<usize>,
+    those: BTreeSet<usize>,
     centres: Vec<f32>,
 }
 
 impl Store {
-    /// Makes two lists of each of these, which are no longer beside each other then.
+    /// Makes two lists of each of these, which are no longer beside each other then. How many rows came to them besides.
     pub(super) fn split<'scope>(
         &self,
         state: &mut State,
         crew: &Crew<'scope, '_>,
         those: &[usize],
-    ) -> Result<()> {
-        let dimension = state.dimension;
+    ) -> Result<usize> {
+        let (dimension, before_all) = (state.dimension, state.lists.len());
         let mut taken = Vec::with_capacity(those.len());
         for (at, other) in those.iter().zip(state.lists.len()..) {
             taken.push(([*at, other], self.taken_from_list(state.lists[*at].list)?));
@@ -52,7 +51,7 @@ impl Store {
             coder: state.coder.clone(),
             reader: self.reader(),
             dimension,
-            those: those.to_vec(),
+            those: those.iter().copied().collect(),
             centres: state.centres.clone(),
         };
         let halved = crew.each(taken, move |(halves, rows)| before.halved(halves, &rows))?;
@@ -61,24 +60,17 @@ impl Store {
             let Halved { first, last, additions: more } = halved?;
             state.centres[at * dimension..(at + 1) * dimension].copy_from_slice(&first);
             self.add_list(state, &last)?;
-            for (at, more) in more {
-                match additions.entry(at) {
-                    Entry::Vacant(it) => {
-                        it.insert(more);
-                    }
-                    Entry::Occupied(mut it) => {
-                        it.get_mut().rows.add(more.rows.part(more.rows.all()));
-                        it.get_mut().squares += more.squares;
-                    }
-                }
-            }
+            merge(&mut additions, more);
         }
         let mut places = Vec::new();
         self.extend(state, crew, additions.into_values(), &mut places)?;
         self.write_codes(state)?;
         self.write_places(&mut places)?;
         // Nothing may have been added to one.
-        those.iter().try_for_each(|at| self.write_list(state, *at))
+        those.iter().try_for_each(|at| self.write_list(state, *at))?;
+        let halves: Vec<usize> =
+            those.iter().copied().chain(before_all..state.lists.len()).collect();
+        self.reassign(state, crew, &halves)
     }
 }
 
@@ -106,25 +98,14 @@ impl Before {
             additions.append(&mut added(rows, half, &[other], nearest));
             additions
         } else {
-            let beside = self.beside(halves[0]);
+            let beside =
+                centres::beside(&self.centres, dimension, halves[0], &self.those, NEIGHBOURS);
             let centres = beside.iter().flat_map(|at| self.centre(*at)).chain(&own);
             let centres: Vec<f32> = centres.copied().collect();
             let among = [&beside[..], &halves].concat();
             added(rows, 0, &among, centres::assigned(&flat, &centres, dimension)?)
         };
         Ok(Halved { first, last, additions })
-    }
-
-    /// The nearest lists that stay whole.
-    fn beside(&self, at: usize) -> Vec<usize> {
-        let centre = self.centre(at);
-        let square = |other: usize| -> f32 {
-            self.centre(other).iter().zip(centre).map(|(a, b)| (a - b) * (a - b)).sum()
-        };
-        let whole = (0..self.centres.len() / self.dimension).filter(|it| !self.those.contains(it));
-        let mut others: Vec<(f32, usize)> = whole.map(|it| (square(it), it)).collect();
-        others.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-        others.into_iter().take(NEIGHBOURS).map(|it| it.1).collect()
     }
 
     fn centre(&self, at: usize) -> &[f32] {

@@ -215,8 +215,8 @@ impl Store {
                 }
                 splits -= long.len();
                 let rows: usize = long.iter().map(|at| state.lists[*at].count).sum();
-                work = work.saturating_sub(rows);
-                self.split(&mut state, crew, &long)?;
+                let came = self.split(&mut state, crew, &long)?;
+                work = work.saturating_sub(rows + came);
             }
         })?;
         while let Some((at, count)) = state.shortest().filter(|it| it.1 < target / 8) {

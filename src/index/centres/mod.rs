@@ -3,6 +3,8 @@
 mod groups;
 mod rough;
 
+use std::collections::BTreeSet;
+
 use self::groups::Groups;
 pub use self::rough::Bytes;
 use self::rough::Rough;
@@ -46,6 +48,24 @@ impl Centres {
 /// [`Centres::nearest`], for rows that are compared with these centres once.
 pub fn assigned(rows: &[f32], centres: &[f32], dimension: usize) -> Result<Vec<(usize, f32)>> {
     Ok(Centres::for_rows(rows.len() / dimension, centres, dimension)?.nearest(rows))
+}
+
+/// The nearest to one of these centres that are none of some of them, the nearest first.
+pub fn beside(
+    centres: &[f32],
+    dimension: usize,
+    at: usize,
+    but: &BTreeSet<usize>,
+    most: usize,
+) -> Vec<usize> {
+    let (mut products, own) = (Vec::new(), &centres[at * dimension..(at + 1) * dimension]);
+    kernel::products(own, centres, &mut products);
+    let pairs = centres.chunks_exact(dimension).zip(products).enumerate();
+    let others = pairs.filter(|it| it.0 != at && !but.contains(&it.0));
+    let far = others.map(|(at, (centre, product))| (kernel::square(centre) - 2.0 * product, at));
+    let mut far: Vec<(f32, usize)> = far.collect();
+    far.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    far.into_iter().take(most).map(|it| it.1).collect()
 }
 
 #[cfg(test)]
