@@ -1,14 +1,14 @@
 //! Adding rows to lists: what is written is computed by a crew, a few lists ahead of the calling thread, which writes it.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Store;
 use super::blocks::{listed_slots, packed};
-use super::lists::range_of;
+use super::lists::{list_of, range_of};
 use super::moves::State;
 use super::pages::Pages;
-use super::rowids;
 use super::rows::{Reader, Rows};
 use super::statements::{blob, integer};
 use crate::error::Result;
@@ -20,21 +20,46 @@ use crate::sqlite::Value;
 const AHEAD_BYTES: usize = 1024 * 1024;
 
 /// Bytes of codes that wait to be written.
-const UNWRITTEN_BYTES: usize = 32 * 1024 * 1024;
+const UNWRITTEN_BYTES: usize = 20 * 1024 * 1024;
+/// Bytes of them that go on waiting where more do.
+const LEFT_BYTES: usize = UNWRITTEN_BYTES / 4 * 3;
 
 /// Codes that were computed and are written after all else: those of a list come to lie beside each other in the file, not between
 /// the vectors of other lists, and a search reads them at once.
 #[derive(Default)]
 pub(super) struct Unwritten {
-    by_block: BTreeMap<i64, Vec<u8>>,
+    by_block: BTreeMap<i64, Box<[u8]>>,
     bytes: usize,
+    /// Which lists have got rows since they were written.
+    lists: BTreeSet<usize>,
 }
 
 impl Unwritten {
-    fn insert(&mut self, block: i64, codes: Vec<u8>) {
+    fn insert(&mut self, block: i64, codes: &[u8]) {
         self.bytes += codes.len();
-        let before = self.by_block.insert(block, codes);
+        // Copied, as memory of the thread that computed them would stay with it.
+        let before = self.by_block.insert(block, codes.into());
         self.bytes -= before.map_or(0, |it| it.len());
+    }
+
+    /// Takes out the codes of lists until no more than so many bytes are left: of those first that have most, so that the
+    /// others have more when their turn comes.
+    fn taken(&mut self, left: usize) -> BTreeMap<i64, Box<[u8]>> {
+        let mut bytes = BTreeMap::<_, usize>::new();
+        for (block, codes) in &self.by_block {
+            *bytes.entry(list_of(*block)).or_default() += codes.len();
+        }
+        let mut longest: Vec<_> = bytes.into_iter().collect();
+        longest.sort_by_key(|it| Reverse(it.1));
+        let mut those = BTreeSet::new();
+        for (list, bytes) in longest {
+            if self.bytes <= left {
+                break;
+            }
+            self.bytes -= bytes;
+            those.insert(list);
+        }
+        self.by_block.extract_if(.., |block, _| those.contains(&list_of(*block))).collect()
     }
 }
 
@@ -86,8 +111,10 @@ struct Block {
     block: i64,
     /// How many of its rows are in the file.
     there: usize,
+    rowids: Vec<i64>,
+    /// All of them, if it has planes.
     rows: Rows,
-    /// What its pages are to have behind those that are there, if it has pages.
+    /// What is to stand behind the pages that are in the file, if it has pages.
     bytes: Vec<u8>,
     codes: Vec<u8>,
 }
@@ -166,8 +193,8 @@ impl Store {
             }
             Ok(())
         })?;
-        let open = open.map(|it| self.whole_block(state, it)).transpose()?;
-        let room = open.as_ref().map_or(0, |it| most - it.rows.count());
+        let open = open.map(|it| self.open_block(state, it)).transpose()?;
+        let room = open.as_ref().map_or(0, |it| most - it.there);
         let new = addition.rows.count().saturating_sub(room).div_ceil(most);
         if last + 1 < next + new as i64 {
             return Err(self.damaged("lists", format!("list {list} has no block left")));
@@ -176,22 +203,29 @@ impl Store {
         Ok(Begun { addition, centre, open, next, pages: self.pages()? })
     }
 
-    /// A list's block up to its last row; and its codes.
-    fn whole_block(&self, state: &State, block: i64) -> Result<Block> {
+    /// A list's block that has room, and its codes; of rows in pages what is to be written again.
+    fn open_block(&self, state: &State, block: i64) -> Result<Block> {
         let sql = "SELECT count, rowids, high, low, codes FROM {blocks} b LEFT JOIN {low} l ON l.block = b.block LEFT JOIN {codes} c ON c.block = b.block WHERE b.block = ?1";
         let unwritten = state.unwritten.by_block.get(&block);
         let found = self.first(sql, &[Value::Integer(block)], |row| {
-            let mut rows = Rows::none(&self.made.form());
-            rows.reserve(self.slots_in(block));
-            self.add_answered(block, row, &mut rows)?;
-            let codes = unwritten.map_or_else(|| blob(row, 4), |it| Ok(it.as_slice()))?;
-            Ok(Block { block, there: rows.count(), rows, bytes: Vec::new(), codes: codes.to_vec() })
+            let rowid_bytes = blob(row, 1)?;
+            let there = self.slot_count(block, integer(row, 0)?, rowid_bytes.len())?;
+            let (mut rows, mut bytes) = (Rows::none(&self.made.form()), Vec::new());
+            match self.pages_of(block)? {
+                Some(pages) => {
+                    bytes.extend(self.behind_pages(&pages, block, there, blob(row, 2)?)?)
+                }
+                None => self.add_answered(block, row, &mut rows)?,
+            }
+            let rowids = self.rowids_in(block, there, rowid_bytes)?;
+            let codes = unwritten.map_or_else(|| blob(row, 4), |it| Ok(&**it))?.to_vec();
+            Ok(Block { block, there, rowids, rows, bytes, codes })
         })?;
         let mut found =
             found.ok_or_else(|| self.damaged("blocks", format!("block {block} is missing")))?;
-        let most = self.codes_bytes()?;
+        let most = self.codes_bytes(&state.coder);
         let least = match self.is_packed()? {
-            true => state.coder.bytes_of(found.rows.count()),
+            true => state.coder.bytes_of(found.rowids.len()),
             false => most,
         };
         let bytes = found.codes.len();
@@ -204,9 +238,26 @@ impl Store {
         Ok(found)
     }
 
+    /// `rest`, if it is as long as what so many rows of a block leave behind its pages.
+    fn behind_pages<'a>(
+        &self,
+        pages: &Pages,
+        block: i64,
+        count: usize,
+        rest: &'a [u8],
+    ) -> Result<&'a [u8]> {
+        let (found, left) = (rest.len(), pages.left(count));
+        if found != left {
+            let reason =
+                format!("block {block} has {found} bytes behind its pages, expected {left}");
+            return Err(self.damaged("blocks", reason));
+        }
+        Ok(rest)
+    }
+
     /// Bytes of the codes of a full block.
-    pub(super) fn codes_bytes(&self) -> Result<usize> {
-        Ok(self.coder()?.bytes_of(listed_slots(&self.made.form())))
+    pub(super) fn codes_bytes(&self, coder: &Coder) -> usize {
+        coder.bytes_of(listed_slots(&self.made.form()))
     }
 
     /// Writes what was started, once it is computed.
@@ -220,24 +271,31 @@ impl Store {
             let mut written = written?;
             for block in written.blocks {
                 self.write_block(&block)?;
-                state.unwritten.insert(block.block, block.codes);
+                state.unwritten.insert(block.block, &block.codes);
             }
             places.append(&mut written.places);
             let list = &mut state.lists[written.at];
             let sum = f64::from(list.spread) * list.count as f64 + written.squares;
             list.count += written.rows;
             list.spread = (sum / list.count.max(1) as f64) as f32;
-            self.write_list(state, written.at)?;
+            state.unwritten.lists.insert(written.at);
         }
         match UNWRITTEN_BYTES < state.unwritten.bytes {
-            true => self.write_codes(state),
+            true => self.write_codes_but(LEFT_BYTES, state),
             false => Ok(()),
         }
     }
 
-    /// Writes the codes that wait, list by list.
+    /// Writes the codes that wait, list by list, and what lists have become.
     pub(super) fn write_codes(&self, state: &mut State) -> Result<()> {
-        let Unwritten { by_block, .. } = std::mem::take(&mut state.unwritten);
+        let lists = std::mem::take(&mut state.unwritten.lists);
+        lists.into_iter().try_for_each(|at| self.write_list(state, at))?;
+        self.write_codes_but(0, state)
+    }
+
+    /// Writes codes that wait, list by list, until no more than so many bytes of them are left.
+    fn write_codes_but(&self, left: usize, state: &mut State) -> Result<()> {
+        let by_block = state.unwritten.taken(left);
         self.run_each(
             "INSERT OR REPLACE INTO {codes}(block, codes) VALUES (?1, ?2)",
             by_block.iter().map(|(block, codes)| [Value::Integer(*block), Value::Blob(codes)]),
@@ -245,20 +303,15 @@ impl Store {
     }
 
     fn write_block(&self, it: &Block) -> Result<()> {
-        let (count, block) = (it.rows.count(), Value::Integer(it.block));
-        let [mut rowids, mut high, mut low] = it.rows.part(it.rows.all());
-        let few;
+        let (count, block) = (it.rowids.len(), Value::Integer(it.block));
+        let rowids = self.rowid_bytes(&it.rowids)?;
+        let [_, mut high, low] = it.rows.part(it.rows.all());
         if let Some(pages) = self.pages_of(it.block)? {
-            let rest = self.write_pages(&pages, it.block, it.there, &it.bytes)?;
-            (high, low) = (rest, &[]);
-            if pages.is_packed() {
-                few = rowids::packed(it.rows.rowids());
-                rowids = &few;
-            }
+            high = self.write_pages(&pages, it.block, it.there, &it.bytes)?;
         }
         self.run(
             "INSERT OR REPLACE INTO {blocks}(block, count, rowids, high) VALUES (?1, ?2, ?3, ?4)",
-            &[block, Value::Integer(count as i64), Value::Blob(rowids), Value::Blob(high)],
+            &[block, Value::Integer(count as i64), Value::Blob(&rowids), Value::Blob(high)],
         )?;
         if !low.is_empty() {
             self.run(
@@ -280,28 +333,29 @@ impl Begun {
         let (mut done, mut rowids, mut free) = (0, rows.rowids(), next..);
         while done < rows.count() {
             let mut it = open.take().or_else(|| {
-                let mut rows = rows.like();
-                rows.reserve(most);
+                let (rowids, rows, bytes) = (Vec::new(), rows.like(), Vec::new());
                 let codes = coder.empty(most);
-                let bytes = Vec::new();
-                free.next().map(|block| Block { block, there: 0, rows, bytes, codes })
+                free.next().map(|block| Block { block, there: 0, rowids, rows, bytes, codes })
             });
             let Some(block) = &mut it else {
                 break;
             };
-            let count = block.rows.count();
+            let count = block.rowids.len();
             let taken = done..rows.count().min(done + most - count);
             done = taken.end;
             let numbers = reader.numbers(&rows, taken.clone())?;
             coder.write(&mut block.codes, count, &numbers, &centre);
-            block.rows.add(rows.part(taken.clone()));
-            if let Some(pages) = &pages {
-                block.bytes = pages.bytes_behind(&block.rows, block.there);
-                if pages.is_packed() {
-                    block.codes.truncate(coder.bytes_of(block.rows.count()));
+            match &pages {
+                Some(pages) => {
+                    block.bytes.extend_from_slice(&rows.whole(taken.clone()));
+                    if pages.is_packed() {
+                        block.codes.truncate(coder.bytes_of(count + taken.len()));
+                    }
                 }
+                None => block.rows.add(rows.part(taken.clone())),
             }
             for (slot, rowid) in (count..).zip(rowids.by_ref().take(taken.len())) {
+                block.rowids.push(rowid);
                 places.push((rowid, packed(block.block, slot)));
             }
             blocks.extend(it);

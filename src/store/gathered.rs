@@ -20,8 +20,8 @@ pub(super) struct Gathered {
 
 /// A row that waits.
 pub(super) struct Waiting {
-    pub(super) part: usize,
-    pub(super) slot: usize,
+    pub(super) part: u32,
+    pub(super) slot: u32,
     /// The square of how far it is from the list's centre.
     pub(super) square: f32,
 }
@@ -45,9 +45,9 @@ impl Gathered {
 
     /// Takes in a part, and of each of its rows the list and the square of how far its centre is.
     pub(super) fn add(&mut self, rows: Rows, nearest: Vec<(usize, f32)>) {
-        let part = self.parts.len();
+        let part = self.parts.len() as u32;
         self.rows += rows.count();
-        for (slot, (at, square)) in nearest.into_iter().enumerate() {
+        for (slot, (at, square)) in (0..).zip(nearest) {
             self.lists[at].push(Waiting { part, slot, square });
         }
         self.parts.push(rows);
@@ -58,36 +58,33 @@ impl Gathered {
         let mut waits: Vec<Vec<bool>> =
             self.parts.iter().map(|it| vec![false; it.count()]).collect();
         for Waiting { part, slot, .. } in self.lists.iter().flatten() {
-            waits[*part][*slot] = true;
+            waits[*part as usize][*slot as usize] = true;
         }
         let (mut kept, mut moved) = (Vec::<Rows>::new(), Vec::with_capacity(waits.len()));
-        for (mut rows, waits) in std::mem::take(&mut self.parts).into_iter().zip(waits) {
+        for (mut rows, mut waits) in std::mem::take(&mut self.parts).into_iter().zip(waits) {
+            let (own, mut count) = (kept.len() as u32, 0);
+            let mut places = vec![(0, 0); waits.len()];
+            for (slot, waits) in waits.iter_mut().enumerate().filter(|it| *it.1) {
+                places[slot] = match kept.last_mut().filter(|it| it.count() < self.most) {
+                    Some(last) => {
+                        last.add(rows.part(slot..slot + 1));
+                        *waits = false;
+                        (own - 1, last.count() as u32 - 1)
+                    }
+                    None => {
+                        count += 1;
+                        (own, count - 1)
+                    }
+                };
+            }
             rows.retain(&waits);
-            let fits = |it: &&mut Rows| it.count() + rows.count() <= self.most;
-            let first = match kept.last_mut().filter(fits) {
-                Some(last) => {
-                    let first = last.count();
-                    last.add(rows.part(rows.all()));
-                    rows.clear();
-                    self.spare.push(rows);
-                    first
-                }
-                None => {
-                    kept.push(rows);
-                    0
-                }
-            };
-            let part = kept.len() - 1;
-            let places = waits.iter().scan(first, |next, waits| {
-                let slot = *next;
-                *next += usize::from(*waits);
-                Some((part, slot))
-            });
-            moved.push(places.collect::<Vec<_>>());
+            let those = if count == 0 { &mut self.spare } else { &mut kept };
+            those.push(rows);
+            moved.push(places);
         }
         self.parts = kept;
         for it in self.lists.iter_mut().flatten() {
-            (it.part, it.slot) = moved[it.part][it.slot];
+            (it.part, it.slot) = moved[it.part as usize][it.slot as usize];
         }
     }
 }
@@ -127,15 +124,17 @@ mod tests {
                 }
             }
             for (waiting, twin) in gathered.lists.iter().zip(&twin) {
-                let rowid = |it: &Waiting| gathered.parts[it.part].rowids().nth(it.slot).unwrap();
+                let rowid = |it: &Waiting| {
+                    gathered.parts[it.part as usize].rowids().nth(it.slot as usize).unwrap()
+                };
                 assert_eq!(&waiting.iter().map(rowid).collect::<Vec<_>>(), twin);
                 assert!(waiting.iter().zip(twin).all(|(it, twin)| it.square == *twin as f32));
             }
             assert_eq!(gathered.rows, twin.iter().map(Vec::len).sum::<usize>());
-            // Of two parts beside each other one alone has not room for both, so that memory ends somewhere.
+            // All parts but the last are full, so that memory ends somewhere.
             gathered.forget_written();
             let counts: Vec<usize> = gathered.parts.iter().map(Rows::count).collect();
-            assert!(counts.windows(2).all(|it| 4 < it[0] + it[1]), "{counts:?}");
+            assert!(counts.iter().rev().skip(1).all(|it| *it == 4), "{counts:?}");
             Ok(())
         });
     }

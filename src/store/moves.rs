@@ -186,8 +186,10 @@ impl Store {
         if 0 < last {
             let coder = self.coder()?;
             // A block that is packed has no more codes than it had rows.
-            let least =
-                if self.is_packed()? { coder.bytes_of(last + 1) } else { self.codes_bytes()? };
+            let least = match self.is_packed()? {
+                true => coder.bytes_of(last + 1),
+                false => self.codes_bytes(&coder),
+            };
             let mut stored = self.part_mut("codes", "codes", block, least)?;
             let mut codes = vec![0; stored.length()];
             stored.read(0, &mut codes)?;

@@ -13,7 +13,6 @@ use std::ops::Range;
 use super::blocks::{listed_slots, packed};
 use super::lists::list_of;
 use super::reading::Opened;
-use super::rows::Rows;
 use super::statements::{blob, integer, schema_of};
 use super::{LISTED, PACKED_FORMAT, PAGED_FORMAT, PAGED_SCHEMA, Store};
 use crate::error::Result;
@@ -72,17 +71,8 @@ impl Pages {
     }
 
     /// How many bytes of so many rows fill none.
-    fn left(&self, rows: usize) -> usize {
+    pub(super) fn left(&self, rows: usize) -> usize {
         rows * self.width % self.bytes
-    }
-
-    /// The bytes of a block's rows behind the pages that so many of them fill.
-    pub(super) fn bytes_behind(&self, rows: &Rows, there: usize) -> Vec<u8> {
-        let begin = self.filled(there) * self.bytes;
-        let from = begin / self.width;
-        let mut bytes = rows.whole(from..rows.count());
-        bytes.drain(..begin - from * self.width);
-        bytes
     }
 
     /// Where some bytes of a block lie: which page, from where in it, and which of the bytes.
@@ -164,7 +154,7 @@ impl Store {
         )
     }
 
-    /// Writes [`Pages::bytes_behind`] into pages of a block; what is left behind them.
+    /// Writes what a block has behind so many rows' pages into pages; what is left behind them.
     pub(super) fn write_pages<'a>(
         &self,
         pages: &Pages,

@@ -109,11 +109,6 @@ impl Rows {
         }
     }
 
-    /// Leaves none, and the memory they had.
-    pub(super) fn clear(&mut self) {
-        self.planes.iter_mut().for_each(Vec::clear);
-    }
-
     /// Leaves those for which `stays` says so.
     pub(super) fn retain(&mut self, stays: &[bool]) {
         for (plane, width) in self.planes.iter_mut().zip(self.widths) {

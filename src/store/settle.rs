@@ -12,9 +12,9 @@ use crate::index::centres::Centres;
 use crate::index::{Crew, List, Started, crewed};
 
 /// Bytes of rows that wait for others of their list.
-const GATHERED_BYTES: usize = 32 * 1024 * 1024;
-/// Bytes of rows that are compared with centres at a time.
-const COMPARED_BYTES: usize = 4 * 1024 * 1024;
+const GATHERED_BYTES: usize = 24 * 1024 * 1024;
+/// Bytes of rows that are compared with centres at a time; three times as many are on their way.
+const COMPARED_BYTES: usize = 1536 * 1024;
 /// Rows whose numbers are in memory together: fewer than would be memory that the system has to give anew each time.
 const READ: usize = 480;
 /// Bytes of a row in memory besides its numbers, about.
@@ -62,13 +62,15 @@ impl Store {
     ) -> Result<usize> {
         let form = self.made.form();
         let most = (COMPARED_BYTES / (4 * state.dimension + ROW_BYTES)).clamp(1, found.max(1));
-        let share = crew.share(most, most);
-        let mut gathered = Gathered::new(state.lists.len(), share + slots(&form), &form);
+        // Whole blocks: what a part has room for is memory, filled or not, once it is used again.
+        let slots = slots(&form);
+        let room = crew.share(most, most).next_multiple_of(slots);
+        let mut gathered = Gathered::new(state.lists.len(), room, &form);
         let (mut parts, mut count, mut settled) = (Vec::<Rows>::new(), 0, 0);
         let mut before = None;
         for (at, block) in blocks.iter().enumerate() {
             self.stop_if_interrupted()?;
-            if parts.last().is_none_or(|it| share <= it.count()) {
+            if parts.last().is_none_or(|it| room < it.count() + slots) {
                 parts.push(gathered.room());
             }
             if let Some(rows) = parts.last_mut() {
@@ -172,7 +174,8 @@ impl Store {
             let mut addition = Addition { at, rows: none.like(), squares: 0.0 };
             addition.rows.reserve(count);
             for Waiting { part, slot, square } in lists[at].drain(..count) {
-                addition.rows.add(parts[part].part(slot..slot + 1));
+                let slot = slot as usize;
+                addition.rows.add(parts[part as usize].part(slot..slot + 1));
                 addition.squares += f64::from(square);
             }
             addition
