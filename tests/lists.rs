@@ -742,8 +742,9 @@ const DAMAGES: &[(&str, &str)] = &[
     ("UPDATE t_blocks SET rowids = x'0000' || rowids WHERE block > 1 << 30", "has no rowids"),
     (
         "UPDATE t_blocks SET rowids = zeroblob(length(rowids)) WHERE block > 1 << 30",
-        "is in two slots",
+        "bytes of rowids",
     ),
+    ("UPDATE t_blocks SET rowids = zeroblob(9) WHERE block > 1 << 30", "is in two slots"),
     ("UPDATE t_places SET places = x'00'", "has 1 bytes that are not of"),
     ("UPDATE t_places SET places = 7", "has 0 bytes that are not of"),
     ("UPDATE t_places SET places = zeroblob(length(places))", "bytes that are not of"),

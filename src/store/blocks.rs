@@ -298,7 +298,7 @@ impl Store {
     /// What a list's block has of these rowids.
     pub(super) fn rowid_bytes(&self, rowids: &[i64]) -> Result<Vec<u8>> {
         Ok(match self.is_packed()? {
-            true => rowids::packed(rowids.iter().copied()),
+            true => rowids::packed(rowids),
             false => rowids.iter().flat_map(|it| it.to_le_bytes()).collect(),
         })
     }
@@ -323,7 +323,7 @@ impl Store {
         let most = self.slots_in(block);
         let sound = usize::try_from(count).ok().filter(|it| (1..=most).contains(it));
         let held = |count: &usize| match self.is_packed_block(block) {
-            Ok(true) => rowids::width(rowid_bytes, *count).is_some(),
+            Ok(true) => rowids::fits(rowid_bytes, *count),
             _ => *count <= rowid_bytes / ROWID_BYTES,
         };
         sound.filter(held).ok_or_else(|| self.miscounted(block, count, rowid_bytes))

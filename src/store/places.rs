@@ -7,7 +7,6 @@
 //! ```
 
 use super::blocks::{PLACE_BITS, ROWID_BYTES, packed};
-use super::rowids::{bytes_of, number_at, put_numbers};
 use super::statements::{blob, integer, schema_of};
 use super::{LISTED, PLACES_SCHEMA, Store};
 use crate::error::{Error, Result};
@@ -65,6 +64,14 @@ impl<'a> Chunk<'a> {
     }
 }
 
+/// What becomes of places.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Change {
+    Added,
+    Moved,
+    Forgotten,
+}
+
 fn chunk_of(rowid: i64) -> i64 {
     rowid >> CHUNK_BITS
 }
@@ -84,6 +91,35 @@ fn whole(short: u64) -> i64 {
     let (in_list, number) = (short & 1 == 1, (short >> 1) as i64);
     let (bits, first) = if in_list { (LISTED_SLOT_BITS, LISTED) } else { (SLOT_BITS, 0) };
     packed(first + (number >> bits), (number & ((1 << bits) - 1)) as usize)
+}
+
+/// How many bytes a number needs.
+fn bytes_of(number: u64) -> usize {
+    (u64::BITS - number.leading_zeros()).div_ceil(u8::BITS) as usize
+}
+
+/// The number in up to eight bytes from one on.
+fn number_at(bytes: &[u8], at: usize, width: usize) -> u64 {
+    let mut eight = [0; 8];
+    match bytes[at..].first_chunk() {
+        // Eight at once, less what lies behind the number: a length that is not known takes longer.
+        Some(more) => eight = *more,
+        None => eight[..width].copy_from_slice(&bytes[at..at + width]),
+    }
+    let most = u64::MAX.checked_shr(u64::BITS - u8::BITS * width as u32).unwrap_or(0);
+    u64::from_le_bytes(eight) & most
+}
+
+/// Adds numbers of so many bytes each.
+fn put_numbers(bytes: &mut Vec<u8>, numbers: impl Iterator<Item = u64> + Clone, width: usize) {
+    let mut at = bytes.len();
+    bytes.resize(at + numbers.clone().count() * width + 8, 0);
+    for it in numbers {
+        // Eight at once: the next one is written over those that are too many.
+        bytes[at..at + 8].copy_from_slice(&it.to_le_bytes());
+        at += width;
+    }
+    bytes.truncate(at);
 }
 
 impl Store {
@@ -112,9 +148,9 @@ impl Store {
                 places.map(|(rowid, place)| [rowid, place].map(Value::Integer)),
             );
         }
-        let mut changes: Vec<_> = places.map(|(rowid, place)| (rowid, Some(place))).collect();
-        changes.sort_unstable_by_key(|it| it.0);
-        self.change_places(&changes, true)
+        let mut places: Vec<_> = places.collect();
+        places.sort_unstable();
+        self.change_places(&places, Change::Added)
     }
 
     /// Says where rows are that were elsewhere before.
@@ -126,8 +162,9 @@ impl Store {
                 places.drain(..).map(|(rowid, place)| [rowid, place].map(Value::Integer)),
             );
         }
-        let changes: Vec<_> = places.drain(..).map(|(rowid, place)| (rowid, Some(place))).collect();
-        self.change_places(&changes, false)
+        self.change_places(places, Change::Moved)?;
+        places.clear();
+        Ok(())
     }
 
     /// Rows are nowhere any more.
@@ -136,9 +173,9 @@ impl Store {
             let sql = "DELETE FROM {rows} WHERE rowid = ?1";
             return self.run_each(sql, rowids.map(|it| [Value::Integer(it)]));
         }
-        let mut changes: Vec<_> = rowids.map(|it| (it, None)).collect();
-        changes.sort_unstable_by_key(|it| it.0);
-        self.change_places(&changes, false)
+        let mut rows: Vec<_> = rowids.map(|it| (it, 0)).collect();
+        rows.sort_unstable();
+        self.change_places(&rows, Change::Forgotten)
     }
 
     /// No row is anywhere any more.
@@ -157,7 +194,7 @@ impl Store {
             return self.run(sql, &[from, to].map(Value::Integer));
         }
         self.forget_places([from].into_iter())?;
-        self.change_places(&[(to, Some(place))], true)
+        self.change_places(&[(to, place)], Change::Added)
     }
 
     /// Shows every row and its place; what is wrong with those that cannot be shown.
@@ -272,28 +309,31 @@ impl Store {
         self.run("DELETE FROM {rows}", &[])
     }
 
-    /// Says of rows, sorted by rowid, where they are, or that they are nowhere.
+    /// Changes the places of rows, which are sorted by rowid.
     ///
     /// # Errors
-    /// One that is to be new and is somewhere already.
-    fn change_places(&self, changes: &[(i64, Option<i64>)], are_new: bool) -> Result<()> {
-        for changes in changes.chunk_by(|a, b| chunk_of(a.0) == chunk_of(b.0)) {
-            let chunk = chunk_of(changes[0].0);
+    /// One that is to be added and is somewhere already.
+    fn change_places(&self, places: &[(i64, i64)], change: Change) -> Result<()> {
+        for places in places.chunk_by(|a, b| chunk_of(a.0) == chunk_of(b.0)) {
+            let chunk = chunk_of(places[0].0);
             let sql = "SELECT chunk, count, places FROM {places} WHERE chunk = ?1";
             let before = self.first(sql, &[Value::Integer(chunk)], |row| {
                 Ok(self.chunk(row)?.entries().collect::<Vec<_>>())
             })?;
             let mut before = before.unwrap_or_default().into_iter().peekable();
-            let mut entries = Vec::with_capacity(before.len() + changes.len());
-            for (rowid, place) in changes {
+            let mut entries = Vec::with_capacity(before.len() + places.len());
+            for (rowid, place) in places {
                 while let Some(it) = before.next_if(|it| it.0 < *rowid) {
                     entries.push(it);
                 }
-                if before.next_if(|it| it.0 == *rowid).is_some() && are_new {
+                let was = before.next_if(|it| it.0 == *rowid);
+                if was.is_some() && change == Change::Added {
                     let reason = format!("row {rowid} is to be new, and has an entry");
                     return Err(self.damaged("places", reason));
                 }
-                entries.extend(place.map(|it| (*rowid, it)));
+                if change != Change::Forgotten {
+                    entries.push((*rowid, *place));
+                }
             }
             entries.extend(before);
             match entries.is_empty() {

@@ -1,70 +1,74 @@
-//! Rowids of a block in a list, in as many bytes as they differ by.
+//! Rowids of a block in a list, in as many bits as they differ by: in whole bytes one block of a million rows less fits a
+//! page of the file.
 //!
 //! ```text
-//! │ the least of them, int64 │ how much more each is, all in 0 to 8 bytes │
+//! │ bits of each │ the least of them │ how much more each is, the lowest bits first │
+//! │ u8           │ int64             │                                              │
 //! ```
 
-/// Bytes of the least one.
-const LEAST_BYTES: usize = 8;
+/// Bytes of the first two.
+const HEAD_BYTES: usize = 1 + 8;
+/// Most bits that eight bytes have, whichever of a byte's bits they begin at; more are 64, which begin at a byte.
+const MOST_BITS: usize = 57;
 
 /// The bytes of these.
-pub(super) fn packed(rowids: impl Iterator<Item = i64> + Clone) -> Vec<u8> {
-    let least = rowids.clone().min().unwrap_or_default();
-    let more = rowids.map(|it| it.wrapping_sub(least) as u64);
+pub(super) fn packed(rowids: &[i64]) -> Vec<u8> {
+    let least = rowids.iter().copied().min().unwrap_or_default();
+    let more = rowids.iter().map(|it| it.wrapping_sub(least) as u64);
     let most = more.clone().max().unwrap_or_default();
-    let width = bytes_of(most);
-    let mut bytes = least.to_le_bytes().to_vec();
-    put_numbers(&mut bytes, more, width);
+    let bits = match (u64::BITS - most.leading_zeros()) as usize {
+        few @ ..=MOST_BITS => few,
+        _ => 64,
+    };
+    let end = HEAD_BYTES + (bits * rowids.len()).div_ceil(8);
+    let mut bytes = vec![0; end + 8];
+    bytes[0] = bits as u8;
+    bytes[1..HEAD_BYTES].copy_from_slice(&least.to_le_bytes());
+    for (nth, it) in more.enumerate() {
+        let (at, shift) = place(nth, bits);
+        let there = eight(&bytes, at) | it << shift;
+        bytes[at..at + 8].copy_from_slice(&there.to_le_bytes());
+    }
+    bytes.truncate(end);
     bytes
 }
 
 /// The rowids in these bytes; none where they are not of so many.
 pub(super) fn unpacked(bytes: &[u8], count: usize) -> Option<Vec<i64>> {
-    let width = width(bytes.len(), count)?;
-    let (least, more) = bytes.split_first_chunk::<LEAST_BYTES>()?;
-    let least = i64::from_le_bytes(*least);
-    let more = (0..count).map(|nth| number_at(more, nth * width, width));
-    Some(more.map(|it| least.wrapping_add(it as i64)).collect())
+    let (bits, rest) = bytes.split_first()?;
+    let (least, more) = rest.split_first_chunk()?;
+    let (bits, least) = (usize::from(*bits), i64::from_le_bytes(*least));
+    let sound = bits <= MOST_BITS || bits == 64;
+    if !sound || more.len() != (bits * count).div_ceil(8) {
+        return None;
+    }
+    let padded = [bytes, &[0; 8]].concat();
+    let most = u64::MAX.checked_shr(u64::BITS - bits as u32).unwrap_or(0);
+    let one = |nth| {
+        let (at, shift) = place(nth, bits);
+        least.wrapping_add((eight(&padded, at) >> shift & most) as i64)
+    };
+    Some((0..count).map(one).collect())
 }
 
-/// How many bytes each has beside the least, where so many bytes are of so many rowids.
-pub(super) fn width(bytes: usize, count: usize) -> Option<usize> {
-    let more = bytes.checked_sub(LEAST_BYTES)?;
-    let width = more.checked_div(count)?;
-    (width * count == more && width <= 8).then_some(width)
+/// Whether so many bytes can be of so many rowids.
+pub(super) fn fits(bytes: usize, count: usize) -> bool {
+    let Some(more) = bytes.checked_sub(HEAD_BYTES) else {
+        return false;
+    };
+    let bits = (8 * more).checked_div(count).unwrap_or(65);
+    bits <= 64 && (bits * count).div_ceil(8) == more
 }
 
-/// How many bytes a number needs.
-pub(super) fn bytes_of(number: u64) -> usize {
-    (u64::BITS - number.leading_zeros()).div_ceil(u8::BITS) as usize
+/// The byte that a number begins in, and which of its bits.
+fn place(nth: usize, bits: usize) -> (usize, usize) {
+    (HEAD_BYTES + nth * bits / 8, nth * bits % 8)
 }
 
-/// The number in up to eight bytes from one on.
-pub(super) fn number_at(bytes: &[u8], at: usize, width: usize) -> u64 {
+fn eight(bytes: &[u8], at: usize) -> u64 {
     let mut eight = [0; 8];
-    match bytes[at..].first_chunk() {
-        // Eight at once, less what lies behind the number: a length that is not known takes longer.
-        Some(more) => eight = *more,
-        None => eight[..width].copy_from_slice(&bytes[at..at + width]),
-    }
-    let most = u64::MAX.checked_shr(u64::BITS - u8::BITS * width as u32).unwrap_or(0);
-    u64::from_le_bytes(eight) & most
-}
-
-/// Adds numbers of so many bytes each.
-pub(super) fn put_numbers(
-    bytes: &mut Vec<u8>,
-    numbers: impl Iterator<Item = u64> + Clone,
-    width: usize,
-) {
-    let mut at = bytes.len();
-    bytes.resize(at + numbers.clone().count() * width + 8, 0);
-    for it in numbers {
-        // Eight at once: the next one is written over those that are too many.
-        bytes[at..at + 8].copy_from_slice(&it.to_le_bytes());
-        at += width;
-    }
-    bytes.truncate(at);
+    eight.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(eight)
 }
 
 #[cfg(test)]
@@ -74,21 +78,26 @@ mod tests {
     #[test]
     fn what_is_packed_is_unpacked() {
         arbtest::arbtest(|u| {
-            let (first, within) = (u.arbitrary::<i64>()?, u.int_in_range(0..=u64::MAX)?);
+            let bits = u.int_in_range(0..=64)?;
+            let (first, within) =
+                (u.arbitrary::<i64>()?, u64::MAX.checked_shr(64 - bits).unwrap_or(0));
             let count = u.int_in_range(1..=40)?;
             let mut rowids = Vec::new();
             for _ in 0..count {
                 rowids.push(first.wrapping_add(u.int_in_range(0..=within)? as i64));
             }
-            let bytes = packed(rowids.iter().copied());
-            assert_eq!(unpacked(&bytes, count), Some(rowids));
-            // Of another number of rowids they are only where that divides what lies behind the least.
+            let bytes = packed(&rowids);
+            assert!(fits(bytes.len(), count));
+            assert_eq!(unpacked(&bytes, count).as_ref(), Some(&rowids));
+            // What else they are taken for, it is as many as asked for, or nothing.
             let other = u.int_in_range(0..=80)?;
-            let fits = 0 < other && (bytes.len() - LEAST_BYTES).is_multiple_of(other);
             let read = unpacked(&bytes, other);
-            assert!(read.is_none() || fits, "{count} rowids read as {other}");
-            assert!(read.is_none_or(|it| it.len() == other));
-            assert_eq!(unpacked(&bytes[..bytes.len().min(7)], count), None);
+            assert!(
+                read.is_none_or(|it| it.len() == other && (other == 0 || fits(bytes.len(), other)))
+            );
+            assert_eq!(unpacked(&bytes[..bytes.len() - 1], count), None);
+            let length = u.int_in_range(0..=u.len().min(64))?;
+            let _ = unpacked(u.bytes(length)?, count);
             Ok(())
         });
     }
@@ -96,13 +105,15 @@ mod tests {
     #[test]
     fn rowids_that_are_near_take_few_bytes() {
         for (rowids, bytes) in [
-            (&[7][..], 8),
-            (&[7, 7 + 255], 8 + 2),
-            (&[7, 7 + 256], 8 + 4),
-            (&[-1, 1, 0], 8 + 3),
-            (&[i64::MIN, i64::MAX], 8 + 16),
+            (&[7][..], 0),
+            (&[7, 7 + 255], 2),
+            (&[7, 8, 7], 1),
+            (&[-1, 1, 0, 1, 1], 2),
+            (&[i64::MIN, i64::MAX], 16),
+            (&[0, 1 << 57], 16),
+            (&[0, (1 << 57) - 1, 5], 22),
         ] {
-            assert_eq!(packed(rowids.iter().copied()).len(), bytes, "{rowids:?}");
+            assert_eq!(packed(rowids).len(), HEAD_BYTES + bytes, "{rowids:?}");
         }
     }
 }
