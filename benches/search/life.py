@@ -4,9 +4,12 @@ Each part is one command of less than four minutes; tables once built stay in th
 """
 
 import argparse
+import multiprocessing
 import os
 import sqlite3
 import tempfile
+import threading
+from concurrent.futures import ProcessPoolExecutor
 
 import apsw
 import numpy as np
@@ -216,8 +219,41 @@ def commit(arguments, rows, threads):
         return clock() - started
 
 
+def memory(arguments):
+    """The memory of its own that a process takes beside what it held with the table still empty, at most, while it fills it at once."""
+    for count, dimension in ((100_000, 512), (1_000_000, 128)):
+        for threads in (1, min(8, os.cpu_count())):
+            arguments.rows, arguments.dimension = count, dimension
+            # In a process of its own, as memory that was given back stays with this one.
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                took, left = pool.submit(filled, arguments, prepared(arguments), threads).result()
+            print(f"{count:9,} x {dimension}, threads {threads}: {took:.0f} MiB at most, {left:.0f} when done", flush=True)
+
+
+def filled(arguments, data, threads):
+    rows = np.load(data + "/rows.npy", mmap_mode="r")
+    with tempfile.TemporaryDirectory(dir=arguments.cache) as folder:
+        connection = opened(arguments, folder + "/t.db")
+        connection.execute(f"SELECT dualpath_threads({threads})").fetchall()
+        connection.execute(f"CREATE VIRTUAL TABLE t USING dualpath(dimensions = {rows.shape[1]})")
+        before, most, done = measure.status("RssAnon"), [0.0], threading.Event()
+
+        def watch():
+            while not done.wait(0.02):
+                most.append(measure.status("RssAnon") - before)
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        connection.execute("BEGIN")
+        connection.executemany(INSERT, ((at + 1, row.tobytes()) for at, row in enumerate(rows)))
+        connection.execute("COMMIT")
+        done.set()
+        watching.join()
+        return max(most), measure.status("RssAnon") - before
+
+
 def main():
-    parts = {"growth": growth, "insert": inserts, "drift": drift, "commit": commits}
+    parts = {"growth": growth, "insert": inserts, "drift": drift, "commit": commits, "memory": memory}
     parser = argparse.ArgumentParser()
     parser.add_argument("part", choices=parts)
     parser.add_argument("--extension", required=True)
