@@ -347,7 +347,7 @@ impl Store {
         Ok(self.pages_of(block)?.is_some_and(|it| it.is_packed()))
     }
 
-    /// Most rows of a block: those in lists are smaller, as a list's last block has codes for all of its slots.
+    /// Most rows of a block: those in lists are smaller, as a list's last block is written anew with each addition.
     pub(super) fn slots_in(&self, block: i64) -> usize {
         match list_of(block) {
             Some(_) => listed_slots(&self.made.form()),

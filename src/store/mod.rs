@@ -1,5 +1,6 @@
 //! The shadow tables of one virtual table: vectors in blocks, and where each row is.
 
+mod bits;
 mod blocks;
 mod check;
 mod content;

@@ -6,6 +6,7 @@
 //! place      a row in no list: 2 (4,096 block + slot); in a list: 2 (256 (block - 2^30) + slot) + 1
 //! ```
 
+use super::bits;
 use super::blocks::{PLACE_BITS, ROWID_BYTES, packed};
 use super::statements::{blob, integer, schema_of};
 use super::{LISTED, PLACES_SCHEMA, Store};
@@ -42,7 +43,7 @@ impl<'a> Chunk<'a> {
     }
 
     fn place(&self, nth: usize) -> i64 {
-        whole(number_at(self.places, nth * self.width, self.width))
+        whole(bits::get(self.places, nth, 8 * self.width))
     }
 
     fn find(&self, rowid: i64) -> Option<i64> {
@@ -57,9 +58,9 @@ impl<'a> Chunk<'a> {
 
     fn written(entries: &[(i64, i64)]) -> Vec<u8> {
         let short = entries.iter().map(|it| shortened(it.1));
-        let width = short.clone().map(bytes_of).max().unwrap_or_default().max(1);
+        let needed = bits::needed(short.clone().max().unwrap_or_default());
         let mut bytes: Vec<u8> = entries.iter().map(|it| it.0 as u8).collect();
-        put_numbers(&mut bytes, short, width);
+        bits::put(&mut bytes, short, needed.next_multiple_of(8).max(8));
         bytes
     }
 }
@@ -91,35 +92,6 @@ fn whole(short: u64) -> i64 {
     let (in_list, number) = (short & 1 == 1, (short >> 1) as i64);
     let (bits, first) = if in_list { (LISTED_SLOT_BITS, LISTED) } else { (SLOT_BITS, 0) };
     packed(first + (number >> bits), (number & ((1 << bits) - 1)) as usize)
-}
-
-/// How many bytes a number needs.
-fn bytes_of(number: u64) -> usize {
-    (u64::BITS - number.leading_zeros()).div_ceil(u8::BITS) as usize
-}
-
-/// The number in up to eight bytes from one on.
-fn number_at(bytes: &[u8], at: usize, width: usize) -> u64 {
-    let mut eight = [0; 8];
-    match bytes[at..].first_chunk() {
-        // Eight at once, less what lies behind the number: a length that is not known takes longer.
-        Some(more) => eight = *more,
-        None => eight[..width].copy_from_slice(&bytes[at..at + width]),
-    }
-    let most = u64::MAX.checked_shr(u64::BITS - u8::BITS * width as u32).unwrap_or(0);
-    u64::from_le_bytes(eight) & most
-}
-
-/// Adds numbers of so many bytes each.
-fn put_numbers(bytes: &mut Vec<u8>, numbers: impl Iterator<Item = u64> + Clone, width: usize) {
-    let mut at = bytes.len();
-    bytes.resize(at + numbers.clone().count() * width + 8, 0);
-    for it in numbers {
-        // Eight at once: the next one is written over those that are too many.
-        bytes[at..at + 8].copy_from_slice(&it.to_le_bytes());
-        at += width;
-    }
-    bytes.truncate(at);
 }
 
 impl Store {

@@ -6,30 +6,22 @@
 //! │ u8           │ int64             │                                              │
 //! ```
 
+use super::bits;
+
 /// Bytes of the first two.
 const HEAD_BYTES: usize = 1 + 8;
-/// Most bits that eight bytes have, whichever of a byte's bits they begin at; more are 64, which begin at a byte.
-const MOST_BITS: usize = 57;
 
 /// The bytes of these.
 pub(super) fn packed(rowids: &[i64]) -> Vec<u8> {
     let least = rowids.iter().copied().min().unwrap_or_default();
     let more = rowids.iter().map(|it| it.wrapping_sub(least) as u64);
-    let most = more.clone().max().unwrap_or_default();
-    let bits = match (u64::BITS - most.leading_zeros()) as usize {
-        few @ ..=MOST_BITS => few,
+    let bits = match bits::needed(more.clone().max().unwrap_or_default()) {
+        few @ ..=bits::MOST => few,
         _ => 64,
     };
-    let end = HEAD_BYTES + (bits * rowids.len()).div_ceil(8);
-    let mut bytes = vec![0; end + 8];
-    bytes[0] = bits as u8;
-    bytes[1..HEAD_BYTES].copy_from_slice(&least.to_le_bytes());
-    for (nth, it) in more.enumerate() {
-        let (at, shift) = place(nth, bits);
-        let there = eight(&bytes, at) | it << shift;
-        bytes[at..at + 8].copy_from_slice(&there.to_le_bytes());
-    }
-    bytes.truncate(end);
+    let mut bytes = vec![bits as u8];
+    bytes.extend(least.to_le_bytes());
+    bits::put(&mut bytes, more, bits);
     bytes
 }
 
@@ -38,16 +30,11 @@ pub(super) fn unpacked(bytes: &[u8], count: usize) -> Option<Vec<i64>> {
     let (bits, rest) = bytes.split_first()?;
     let (least, more) = rest.split_first_chunk()?;
     let (bits, least) = (usize::from(*bits), i64::from_le_bytes(*least));
-    let sound = bits <= MOST_BITS || bits == 64;
+    let sound = bits <= bits::MOST || bits == 64;
     if !sound || more.len() != (bits * count).div_ceil(8) {
         return None;
     }
-    let padded = [bytes, &[0; 8]].concat();
-    let most = u64::MAX.checked_shr(u64::BITS - bits as u32).unwrap_or(0);
-    let one = |nth| {
-        let (at, shift) = place(nth, bits);
-        least.wrapping_add((eight(&padded, at) >> shift & most) as i64)
-    };
+    let one = |nth| least.wrapping_add(bits::get(more, nth, bits) as i64);
     Some((0..count).map(one).collect())
 }
 
@@ -58,17 +45,6 @@ pub(super) fn fits(bytes: usize, count: usize) -> bool {
     };
     let bits = (8 * more).checked_div(count).unwrap_or(65);
     bits <= 64 && (bits * count).div_ceil(8) == more
-}
-
-/// The byte that a number begins in, and which of its bits.
-fn place(nth: usize, bits: usize) -> (usize, usize) {
-    (HEAD_BYTES + nth * bits / 8, nth * bits % 8)
-}
-
-fn eight(bytes: &[u8], at: usize) -> u64 {
-    let mut eight = [0; 8];
-    eight.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(eight)
 }
 
 #[cfg(test)]
