@@ -515,13 +515,13 @@ fn tables_of_the_user_that_are_called_as_those_of_lists_stay() {
     }
 }
 
-/// A search reads a list's codes at once where no other list's vectors lie between them.
+/// A search reads a list's codes at once where no other list's vectors lie between them, and the first of a process all lists.
 #[test]
-fn codes_lie_beside_each_other_in_the_file() {
+fn lists_and_codes_lie_beside_each_other_in_the_file() {
     let connection = host::memory();
     made(&connection);
     let transaction = connection.unchecked_transaction().unwrap();
-    insert(&connection, 1..=5_000);
+    insert(&connection, 1..=20_000);
     transaction.commit().unwrap();
     // Each block's codes begin in the page where its overflow does. Some fill pages that rows were in before.
     let near = "SELECT 100 * avg(abs(pageno - before) <= 40) FROM (
@@ -529,6 +529,11 @@ fn codes_lie_beside_each_other_in_the_file() {
           WHERE name = 't_codes' AND path LIKE '%+000000')";
     let near: f64 = connection.query_row(near, [], |row| row.get(0)).unwrap();
     assert!(25.0 < near, "{near} of 100 blocks");
+    let near = "SELECT 100 * avg(abs(pageno - before) <= 1) FROM (
+          SELECT pageno, lag(pageno) OVER (ORDER BY path) AS before FROM dbstat
+          WHERE name = 't_lists' AND pagetype = 'leaf')";
+    let near: f64 = connection.query_row(near, [], |row| row.get(0)).unwrap();
+    assert!(75.0 < near, "{near} of 100 pages of lists");
 }
 
 #[test]

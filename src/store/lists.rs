@@ -135,28 +135,34 @@ impl Store {
     fn read_lists(&self) -> Result<Lists> {
         self.read_mapped();
         let (mut lists, mut centres) = (Vec::new(), Vec::new());
-        let coder = self.coder()?;
-        let expected = coder.centre_bytes_of(self.made.dimension);
-        self.each("SELECT list, count, spread, centre FROM {lists}", &[], |row| {
+        let (coder, dimension) = (self.coder()?, self.made.dimension);
+        let sql =
+            "SELECT list, count, spread, centre, (SELECT max(list) FROM {lists}) FROM {lists}";
+        self.each(sql, &[], |row| {
             let list = integer(row, 0)?;
             let count = usize::try_from(integer(row, 1)?).ok();
             let spread = row.value(2)?.number().filter(|it| it.is_finite() && 0.0 <= *it);
             let bytes = blob(row, 3)?;
-            let centre = coder.centre_of(bytes);
             let (Some(count), Some(spread)) = (count, spread) else {
                 return Err(self.damaged("lists", format!("list {list} has no count or spread")));
             };
-            if bytes.len() != expected || centre.iter().any(|it| !it.is_finite()) {
+            if lists.is_empty() {
+                // A damaged number asks for no more than is kept of codes; what is never written to costs nothing.
+                let most = usize::try_from(integer(row, 4)?).unwrap_or(0);
+                centres.reserve_exact(dimension * most.min(MOST_KEPT / (4 * dimension)));
+            }
+            let from = centres.len();
+            centres.resize(from + dimension, 0.0);
+            if !coder.read_centre(bytes, &mut centres[from..]) {
+                let expected = coder.centre_bytes_of(dimension);
                 return Err(self.damaged(
                     "lists",
                     format!(
-                        "the centre of list {list} has {} bytes or odd numbers, {} dimensions need {expected}",
+                        "the centre of list {list} has {} bytes or odd numbers, {dimension} dimensions need {expected}",
                         bytes.len(),
-                        self.made.dimension,
                     ),
                 ));
             }
-            centres.extend(centre);
             lists.push(List { list, count, spread: spread as f32 });
             Ok(())
         })?;

@@ -32,6 +32,15 @@ impl State {
         &self.centres[at * self.dimension..(at + 1) * self.dimension]
     }
 
+    /// Adds a list that is written with the codes of its rows: what is read at once is to lie together in the file.
+    pub(super) fn add_list(&mut self, centre: &[f32]) {
+        let list = self.lists.iter().map(|it| it.list).max().unwrap_or(0) + 1;
+        let centre = self.kept(centre);
+        self.centres.extend(centre);
+        self.unwritten.lists.insert(self.lists.len());
+        self.lists.push(List { list, count: 0, spread: 0.0 });
+    }
+
     /// A centre as it will be read again.
     fn kept(&self, centre: &[f32]) -> Vec<f32> {
         self.coder.centre_of(&self.coder.centre_bytes(centre))
@@ -57,16 +66,6 @@ impl State {
 }
 
 impl Store {
-    pub(super) fn add_list(&self, state: &mut State, centre: &[f32]) -> Result<usize> {
-        let list = state.lists.iter().map(|it| it.list).max().unwrap_or(0) + 1;
-        state.lists.push(List { list, count: 0, spread: 0.0 });
-        let centre = state.kept(centre);
-        state.centres.extend(centre);
-        let at = state.lists.len() - 1;
-        self.write_list(state, at)?;
-        Ok(at)
-    }
-
     pub(super) fn write_list(&self, state: &State, at: usize) -> Result<()> {
         let List { list, count, spread } = state.lists[at];
         let centre = state.coder.centre_bytes(state.centre(at));

@@ -43,7 +43,8 @@ impl Store {
         if squares < NEARER * own {
             return Ok(());
         }
-        centres.chunks_exact(dimension).try_for_each(|it| self.add_list(state, it).map(|_| ()))
+        centres.chunks_exact(dimension).for_each(|it| state.add_list(it));
+        Ok(())
     }
 
     /// One of so many rows that are in no list.

@@ -59,7 +59,7 @@ impl Store {
         for (at, halved) in those.iter().zip(halved) {
             let Halved { first, last, additions: more } = halved?;
             state.centres[at * dimension..(at + 1) * dimension].copy_from_slice(&first);
-            self.add_list(state, &last)?;
+            state.add_list(&last);
             merge(&mut additions, more);
         }
         let mut places = Vec::new();

@@ -326,9 +326,7 @@ impl Store {
             let go_on = || self.stop_if_interrupted();
             cluster::halved_centres(crew, &sample, state.dimension, lists, most.max(1), &go_on)
         })?;
-        for centre in centres.chunks_exact(state.dimension) {
-            self.add_list(state, centre)?;
-        }
+        centres.chunks_exact(state.dimension).for_each(|it| state.add_list(it));
         Ok(())
     }
 

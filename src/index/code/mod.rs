@@ -29,10 +29,12 @@ use half::slice::HalfFloatSliceExt;
 
 use super::metric::Metric;
 use super::rotation::Rotation;
-use crate::kernel::{Groups, LANES, NUMBERS, TABLE};
+use crate::kernel::{Groups, LANES, NUMBERS, TABLE, square};
 
 /// Rows that are coded together.
 pub const GROUP: usize = LANES;
+/// Numbers that are read at a time: those of a group.
+const WIDENED: usize = 3 * GROUP;
 /// Most bits a number.
 pub const MOST_BITS: usize = 4;
 /// The grid's step for numbers of a normal distribution, by bits (Max 1960): least squared error.
@@ -134,15 +136,27 @@ impl Coder {
         numbers
     }
 
+    /// Reads a centre; whether these are its bytes and all of its numbers finite.
+    pub fn read_centre(&self, bytes: &[u8], centre: &mut [f32]) -> bool {
+        self.widen(bytes, centre);
+        // One number tells it of all, unless it is too large itself.
+        let finite = square(centre).is_finite() || centre.iter().all(|it| it.is_finite());
+        finite && bytes.len() == self.centre_bytes_of(centre.len())
+    }
+
+    /// Reads numbers of centres or codes, as many as there is room for.
     fn widen(&self, bytes: &[u8], numbers: &mut [f32]) {
         if self.is_wide() {
             let floats = bytes.as_chunks::<4>().0;
             numbers.iter_mut().zip(floats).for_each(|(it, float)| *it = f32::from_le_bytes(*float));
             return;
         }
-        let halves: Vec<f16> =
-            bytes.as_chunks::<2>().0.iter().map(|it| f16::from_le_bytes(*it)).collect();
-        halves.convert_to_f32_slice(numbers);
+        let parts = bytes.as_chunks::<2>().0.chunks(WIDENED);
+        for (numbers, bytes) in numbers.chunks_mut(WIDENED).zip(parts) {
+            let mut halves = [f16::ZERO; WIDENED];
+            halves.iter_mut().zip(bytes).for_each(|(it, half)| *it = f16::from_le_bytes(*half));
+            halves[..numbers.len()].convert_to_f32_slice(numbers);
+        }
     }
 
     /// A row or a query where centres are: less the origin.
