@@ -3,6 +3,9 @@
 CPU time is the process's own, user and system; "private" is memory beyond the page cache (RssAnon),
 above what the same process held before it opened the database. All distances are of unit vectors, so
 L2 and cosine order them alike, but where a metric is named: those vectors have any length.
+
+Each setting is asked all queries twice: what it takes is the second time, when whatever it reads has been read before; what the
+first took is printed behind it.
 """
 
 import argparse
@@ -175,6 +178,20 @@ def build(peer, arguments):
     return {"build_cpu_s": took[0], "build_s": took[1], "file": size / (4 * shape[0] * shape[1]), "peak_mb": status("VmHWM")}
 
 
+def asked_all(search, queries, truth):
+    """CPU and wall milliseconds of each query, as many as there is time for, and their recall."""
+    took, found = [], 0
+    begun = time.perf_counter()
+    for it, right in zip(queries, truth):
+        started = clock()
+        answer = search(it, K)
+        took.append((clock() - started) * 1e3)
+        found += len(set(int(one) for one in answer) & set(right.tolist()))
+        if SECONDS < time.perf_counter() - begun and 20 < len(took):
+            break
+    return np.array(took), found / K / len(took)
+
+
 def query(peer, arguments):
     queries = np.load(arguments.data + "/queries.npy")
     truth = np.load(arguments.data + "/truth.npy")
@@ -205,18 +222,11 @@ def query(peer, arguments):
                     break
         for it in queries[:10]:
             search(it, K)
-        took, found = [], 0
-        begun = time.perf_counter()
-        for it, right in zip(queries, truth):
-            started = clock()
-            answer = search(it, K)
-            took.append((clock() - started) * 1e3)
-            found += len(set(int(one) for one in answer) & set(right.tolist()))
-            if SECONDS < time.perf_counter() - begun and 20 < len(took):
-                break
-        cpu, wall = np.array(took).T
+        unread, _ = asked_all(search, queries, truth)
+        took, recall = asked_all(search, queries[: len(unread)], truth)
+        cpu, wall = took.T
         outcomes.append({
-            "setting": name, "recall": found / K / len(took), "cpu_ms": float(np.median(cpu)),
+            "setting": name, "recall": recall, "cpu_ms": float(np.median(cpu)), "before_ms": float(np.median(unread[:, 0])),
             "p50_ms": float(np.median(wall)), "p95_ms": float(np.percentile(wall, 95)),
         })
     return {"first_ms": first, "private_mb": status("RssAnon") - before, "outcomes": outcomes}
@@ -279,7 +289,7 @@ def main():
             for one in it["outcomes"]:
                 print(
                     f"  {one['setting']:24} recall {one['recall']:.4f}  CPU {one['cpu_ms']:8.3f} ms  "
-                    f"p50 {one['p50_ms']:8.3f}  p95 {one['p95_ms']:8.3f}", flush=True
+                    f"p50 {one['p50_ms']:8.3f}  p95 {one['p95_ms']:8.3f}  CPU the time before {one['before_ms']:8.3f}", flush=True
                 )
     for recall in (0.95, 0.99, 1.0):
         print(f"\nrecall {recall} and more, cheapest setting")
