@@ -321,7 +321,7 @@ fn what_is_asked_is_found_from_near_and_from_elsewhere() {
     });
     let elsewhere: Vec<Vec<f32>> = elsewhere.collect();
     let nearest_of = |queries: Vec<Vec<f32>>| -> Vec<(Vec<f32>, Vec<i64>)> {
-        let all = |to: &[f32]| twin(rows.iter().map(|it| (it.0, &it.1)), to)[..10].to_vec();
+        let all = |to: &[f32]| twin(rows.iter().map(|it| (it.0, &it.1)), to)[..200].to_vec();
         queries.into_iter().map(|to| (to.clone(), all(&to))).collect()
     };
     let (near, elsewhere) = (nearest_of(near), nearest_of(elsewhere));
@@ -331,17 +331,24 @@ fn what_is_asked_is_found_from_near_and_from_elsewhere() {
             assert_eq!(connection.execute(sql, []).unwrap(), 1);
         }
         for recall in [0.8, 0.9, 0.95, 0.99] {
-            for queries in [&near, &elsewhere] {
+            for (queries, count) in [&near, &elsewhere]
+                .into_iter()
+                .flat_map(|it| [10, 50, 200].map(|count| (it, count)))
+            {
                 let sql = format!(
-                    "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = {recall} ORDER BY distance LIMIT 10"
+                    "SELECT rowid FROM t WHERE embedding MATCH ?1 AND recall = {recall} ORDER BY distance LIMIT {count}"
                 );
                 let found: usize = queries
                     .iter()
                     .map(|(to, expected)| {
-                        shared(&nearest(&connection, to, &sql).unwrap(), expected)
+                        shared(&nearest(&connection, to, &sql).unwrap(), &expected[..count])
                     })
                     .sum();
-                assert!(recall * 600.0 <= found as f64, "{found} of 600 where {recall} was asked");
+                let all = queries.len() * count;
+                assert!(
+                    recall * all as f64 <= found as f64,
+                    "{found} of {all} where {recall} was asked"
+                );
             }
         }
     }

@@ -25,7 +25,7 @@ mod rotation;
 pub use aspect::{List, Lists};
 pub use certain::{certain, certain_of_each};
 pub use crew::{Crew, MOST_THREADS, Started, bulk_threads, crewed, threads, use_threads};
-pub use effort::{Aim, Effort, LEVELS, Learned};
+pub use effort::{Aim, Effort, LEARNED_OF, LEVELS, Learned};
 pub use form::{Form, Storage};
 pub use leaning::leaning;
 pub use measure::Measure;

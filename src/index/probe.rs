@@ -222,6 +222,17 @@ impl<S: Listed> Probe<'_, S> {
         (self.measure.base() - most) as f32
     }
 
+    /// How many rows that are known, up to as many as are wanted, are likely to be answers.
+    fn known(&self, floor: f32) -> usize {
+        if self.best.len() == self.want.count {
+            return self.want.count;
+        }
+        let base = self.measure.base();
+        let looked_at = self.seen.iter().map(|it| (base - it.0.key) as f32);
+        let scores = looked_at.chain(self.candidates.iter().map(|it| it.estimate));
+        scores.filter(|it| floor <= *it).take(self.want.count).count()
+    }
+
     fn open_lists(&mut self, aim: Aim) -> Result<()> {
         let lists = &self.lists.lists;
         let view = self.lists.seen_by(self.measure);
@@ -241,13 +252,14 @@ impl<S: Listed> Probe<'_, S> {
                 self.open(&view.asked, &lists[at], &view.aspect(at))?;
             }
             self.look(true)?;
-            let full = self.best.len() == self.want.count;
-            // What is asked for may be more than there is within the distance.
-            let answers = if full { self.want.count } else { self.best.len().max(1) };
+            let floor = self.floor();
+            let full = self.known(floor) == self.want.count;
+            // What is asked for may be more than there is within the distance, and codes flatter rows that were not looked at.
+            let answers = self.best.len().max(1);
             self.lie.fit();
             // How many answers each list that is closed is foreseen to hold, of those that hold any.
             let end = if full { self.lie.end() } else { f32::INFINITY };
-            view.all_ahead(self.floor(), &mut ahead);
+            view.all_ahead(floor, &mut ahead);
             foreseen.clear();
             let mut left = 0.0;
             for (at, ahead) in ahead.iter().enumerate().filter(|it| *it.1 <= end) {

@@ -4,15 +4,13 @@ use super::Store;
 use super::statements::integer;
 use crate::error::Result;
 use crate::index::{
-    Aim, Effort, Found, Hit, LEVELS, Learned, Lists, Measure, Rows, Source, Want, certain_of_each,
-    likely,
+    Aim, Effort, Found, Hit, LEARNED_OF, LEVELS, Learned, Lists, Measure, Rows, Source, Want,
+    certain_of_each, likely,
 };
 use crate::sqlite::Value;
 
 /// Rows that are searched for: from fifty, a table that had doubled found 0.981 where 0.99 was asked.
 const SAMPLE: usize = 100;
-/// Nearest rows that are to be found of each.
-const NEAREST: usize = 10;
 /// How many of the levels were learned before the first came.
 const OLD_LEVELS: usize = 8;
 /// What was learned holds until the table is so many times larger.
@@ -52,7 +50,7 @@ impl Store {
         let known = self.first(sql, &[], |row| integer(row, 0))?.unwrap_or(i64::MAX);
         let newer = lists.lists.iter().filter(|it| known < it.list).count();
         let holds = rows < GROWN * before && before < GROWN * rows;
-        if rows <= NEAREST || !new && holds && NEWER * newer < lists.lists.len() {
+        if rows <= LEARNED_OF || !new && holds && NEWER * newer < lists.lists.len() {
             return Ok(());
         }
         let learned = self.learned_from(&lists, threads)?;
@@ -80,13 +78,13 @@ impl Store {
         })?;
         let rows = Rows::Between(i64::MIN, i64::MAX);
         // The row finds itself, which says nothing.
-        let want = Want { count: NEAREST + 1, after: None, within: f64::INFINITY, rows };
+        let want = Want { count: LEARNED_OF + 1, after: None, within: f64::INFINITY, rows };
         let mut found = vec![0; LEVELS.len()];
         let mut wanted = 0;
         let reading = self.reading();
         certain_of_each(&reading, lists, &queries, &want, threads, |at, hits| {
             let others = |hits: Vec<Hit>| hits.into_iter().filter(|it| it.rowid != rowids[at]);
-            let nearest: Vec<Hit> = others(hits).take(NEAREST).collect();
+            let nearest: Vec<Hit> = others(hits).take(LEARNED_OF).collect();
             let Some(last) = nearest.last() else {
                 return Ok(());
             };

@@ -215,7 +215,7 @@ impl Neighbours {
             Some(lists) if !exact && few(&lists, *shown + want.count) => {
                 // Its order does not depend on how many rows are wanted, so it is that of one search.
                 let whole = Want { count: *shown + want.count, after: None, ..want.clone() };
-                let aim = lists.learned.aim(*recall);
+                let aim = lists.learned.aim(*recall, whole.count);
                 let mut hits = likely(&reading, &lists, measure, &whole, aim)?;
                 hits.retain(|it| want.after.is_none_or(|after| after < *it));
                 hits
