@@ -30,7 +30,7 @@ const LEFT_BYTES: usize = UNWRITTEN_BYTES / 4 * 3;
 pub(super) struct Unwritten {
     by_block: BTreeMap<i64, Box<[u8]>>,
     bytes: usize,
-    /// Which lists are new or have got rows since they were written.
+    /// Which lists are new or have changed since they were written.
     pub(super) lists: BTreeSet<usize>,
 }
 

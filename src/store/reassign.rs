@@ -76,7 +76,7 @@ impl Store {
         if count <= FEW * gone {
             let rows = self.taken_from_list(list)?;
             state.lists[at].count = 0;
-            self.write_list(state, at)?;
+            state.unwritten.lists.insert(at);
             let numbers = self.reader().placed(&rows, rows.all(), &state.coder)?;
             let nearest = centres::assigned(&numbers, &centres, state.dimension)?;
             merge(additions, added(&rows, 0, &among, nearest));

@@ -60,14 +60,14 @@ impl Store {
             let Halved { first, last, additions: more } = halved?;
             state.centres[at * dimension..(at + 1) * dimension].copy_from_slice(&first);
             state.add_list(&last);
+            // Also where nothing is added to it.
+            state.unwritten.lists.insert(*at);
             merge(&mut additions, more);
         }
         let mut places = Vec::new();
         self.extend(state, crew, additions.into_values(), &mut places)?;
         self.write_codes(state)?;
         self.write_places(&mut places)?;
-        // Nothing may have been added to one.
-        those.iter().try_for_each(|at| self.write_list(state, *at))?;
         let halves: Vec<usize> =
             those.iter().copied().chain(before_all..state.lists.len()).collect();
         self.reassign(state, crew, &halves)
