@@ -9,7 +9,7 @@
 use std::collections::BinaryHeap;
 use std::sync::{Arc, LazyLock};
 
-use super::aspect::{Aspect, List, Lists};
+use super::aspect::{Aspect, Lists};
 use super::code::{Asked, Coded, GROUP};
 use super::effort::Aim;
 use super::measure::{Measure, Near};
@@ -247,10 +247,17 @@ impl<S: Listed> Probe<'_, S> {
         let (mut ahead, mut foreseen) = (Vec::new(), Vec::new());
         while !next.is_empty() {
             opened += next.len();
-            for at in next.drain(..) {
-                is_open[at] = true;
-                self.open(&view.asked, &lists[at], &view.aspect(at))?;
+            let mut coming = Some(self.source.codes(lists[next[0]].list)?);
+            for (nth, at) in next.iter().enumerate() {
+                is_open[*at] = true;
+                let Some(coded) = coming.take() else { break };
+                coming = match next.get(nth + 1) {
+                    Some(at) => Some(self.source.codes(lists[*at].list)?),
+                    None => None,
+                };
+                self.open(&view.asked, &coded, coming.as_deref(), &view.aspect(*at))?;
             }
+            next.clear();
             self.look(true)?;
             let floor = self.floor();
             let full = self.known(floor) == self.want.count;
@@ -292,22 +299,33 @@ impl<S: Listed> Probe<'_, S> {
     }
 
     /// Estimates the rows of a list, and keeps those that may be answers.
-    fn open(&mut self, asked: &Asked, list: &List, aspect: &Aspect) -> Result<()> {
+    fn open(
+        &mut self,
+        asked: &Asked,
+        coded: &Coded,
+        coming: Option<&Coded>,
+        aspect: &Aspect,
+    ) -> Result<()> {
         let coder = &self.lists.coder;
-        let coded = self.source.codes(list.list)?;
         let mut floor = self.floor();
         let base = self.measure.base();
         let mut scanned = std::mem::take(&mut self.scanned);
-        coder.scan(asked, &coded, aspect, self.reach + CLOSER, &mut scanned);
+        coder.scan(asked, coded, aspect, self.reach + CLOSER, &mut scanned);
         for (group, (block, first)) in coded.groups.iter().enumerate() {
+            if let Some(coming) = coming {
+                coder.fetch_highest(coming, group);
+            }
+            if scanned.tops.get(group + 1).is_some_and(|it| floor - aspect.near <= *it) {
+                coder.fetch_lower(coded, group + 1);
+            }
             // The groups that tell how all rows lie are estimated in any case.
             let tells = group.is_multiple_of(SOME) && self.lie.asks();
             if !tells && scanned.tops[group] < floor - aspect.near {
                 continue;
             }
             let highest = &scanned.totals[group];
-            let estimates = coder.estimate_from(asked, &coded, group, aspect, highest);
-            let deviations = coder.deviations(&coded, group, aspect);
+            let estimates = coder.estimate_from(asked, coded, group, aspect, highest);
+            let deviations = coder.deviations(coded, group, aspect);
             if tells {
                 let rows = estimates.iter().filter(|it| it.is_finite());
                 self.lie.hear(rows.map(|it| aspect.ahead(*it)));

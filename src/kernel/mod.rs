@@ -93,6 +93,23 @@ pub fn inverse(waves: &Waves, out: &mut [u8], stride: usize) {
     (CHOSEN.inverse)(waves, out, stride);
 }
 
+/// Has the machine bring bytes near that are about to be read, where it can be told to.
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
+#[inline(always)]
+pub fn fetch<T>(coming: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        /// Bytes that a processor fetches at a time.
+        const LINE: usize = 64;
+        let (start, bytes) = (coming.as_ptr().cast::<i8>(), size_of_val(coming));
+        for at in (0..bytes).step_by(LINE) {
+            // SAFETY: every x86-64 processor has the instruction, and it faults nowhere.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at)) };
+        }
+    }
+}
+
 /// The square of a vector's length.
 pub fn square(vector: &[f32]) -> f32 {
     products::dot(vector, vector)

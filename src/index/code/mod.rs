@@ -29,7 +29,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::metric::Metric;
 use super::rotation::Rotation;
-use crate::kernel::{Groups, LANES, NUMBERS, TABLE, square};
+use crate::kernel::{self, Groups, LANES, NUMBERS, TABLE, square};
 
 /// Rows that are coded together.
 pub const GROUP: usize = LANES;
@@ -347,6 +347,26 @@ impl Coder {
         }
         coded.blocks.push((block, coded.rows - before));
         true
+    }
+
+    /// Has what a scan reads of a group brought near.
+    pub fn fetch_highest(&self, coded: &Coded, group: usize) {
+        if group < coded.groups.len() {
+            let (numbers, bytes) = (self.kinds() * GROUP, self.plane_bytes());
+            kernel::fetch(&coded.highest[group * bytes..][..bytes]);
+            match self.is_wide() {
+                true => kernel::fetch(&coded.floats[group * numbers..][..numbers]),
+                false => kernel::fetch(&coded.halves[group * numbers..][..numbers]),
+            }
+        }
+    }
+
+    /// The same of all other planes of a group.
+    pub fn fetch_lower(&self, coded: &Coded, group: usize) {
+        let bytes = self.planes_bytes() - self.plane_bytes();
+        if group < coded.groups.len() {
+            kernel::fetch(&coded.lower[group * bytes..][..bytes]);
+        }
     }
 
     /// What is kept of each group, with its highest plane.
