@@ -113,6 +113,12 @@ impl Lists {
         self.bytes.get_or_init(bytes).as_ref()
     }
 
+    /// A list's centre.
+    pub fn centre(&self, at: usize) -> &[f32] {
+        let dimension = self.centres.len() / self.lists.len();
+        &self.centres[at * dimension..(at + 1) * dimension]
+    }
+
     /// How many rows are in lists.
     pub fn rows(&self) -> usize {
         // Counts may be damaged.
@@ -204,9 +210,7 @@ impl View<'_> {
         if self.exact {
             return self.aspect_of(at, self.products[at]);
         }
-        let dimension = self.query.len();
-        let centre = &self.lists.centres[at * dimension..(at + 1) * dimension];
-        self.aspect_of(at, product(&self.query, centre))
+        self.aspect_of(at, product(&self.query, self.lists.centre(at)))
     }
 
     /// The same by the query's product with the centre.

@@ -9,7 +9,7 @@ use std::slice;
 use std::sync::Arc;
 
 use super::aspect::{Aspect, Lists, View};
-use super::code::{Asked, Coded, Coder, GROUP};
+use super::code::{Asked, Coded};
 use super::crew::crewed;
 use super::measure::Measure;
 use super::nearest::{Found, Hit, Planes, Search, Want};
@@ -44,7 +44,7 @@ pub fn certain(
     }
     let mut sieve = Sieve::new(source, lists, measure, want)?;
     let after = want.after.map_or(f64::NEG_INFINITY, |it| measure.key(it.distance));
-    let sift = |part: Part| part.sifted(&lists.coder, measure.base(), after);
+    let sift = |part: Part| part.sifted(lists, measure.base(), after);
     crewed(threads, |crew| {
         let mut at_once = FIRST_LISTS;
         loop {
@@ -104,7 +104,7 @@ pub fn certain_of_each(
                     break;
                 }
                 let started = crew.start(parts, |(at, part): (usize, Part)| {
-                    (at, part.sifted(&lists.coder, measures[at].base(), f64::NEG_INFINITY))
+                    (at, part.sifted(lists, measures[at].base(), f64::NEG_INFINITY))
                 });
                 at_once *= 2;
                 if let Some((at, hits)) = known.pop_front() {
@@ -130,6 +130,8 @@ pub fn certain_of_each(
 struct Part {
     asked: Arc<Asked>,
     coded: Arc<Coded>,
+    /// Which one.
+    at: usize,
     aspect: Aspect,
     /// The farthest that an answer can be.
     farthest: f64,
@@ -146,22 +148,27 @@ struct Left {
 
 impl Part {
     /// The rows that can be answers, of which none is surely nearer than `after`; keys are `base` less scores.
-    fn sifted(&self, coder: &Coder, base: f64, after: f64) -> Vec<Left> {
-        let Part { asked, coded, aspect, farthest } = self;
+    fn sifted(&self, lists: &Lists, base: f64, after: f64) -> Vec<Left> {
+        let Part { asked, coded, at, aspect, farthest } = self;
+        let coder = &lists.coder;
         let least = (base - farthest - rounding(base, *farthest)) as f32;
         let mut left = Vec::new();
         for (group, (block, first)) in coded.groups.iter().enumerate() {
-            let estimates = coder.estimate(asked, coded, group, aspect);
-            let margins = coder.margins(asked, coded, group, aspect);
-            let most: [f32; GROUP] = std::array::from_fn(|at| estimates[at] + margins[at]);
-            for at in (0..GROUP).filter(|at| least <= most[*at]) {
-                let (estimate, margin) = (estimates[at], margins[at]);
-                let before = base - f64::from(estimate) + f64::from(margin) < after;
-                if before || !estimate.is_finite() {
-                    continue;
+            let mut bounded = coder.bound(asked, coded, group, aspect, least);
+            if bounded.left == 0 {
+                continue;
+            }
+            let centre = lists.centre(*at);
+            coder.narrow(asked, coded, group, aspect, least, centre, &mut bounded);
+            let mut rows = bounded.left;
+            while rows != 0 {
+                let at = rows.trailing_zeros() as usize;
+                rows &= rows - 1;
+                let (estimate, margin) = (bounded.estimates[at], bounded.margins[at]);
+                if after <= base - f64::from(estimate) + f64::from(margin) {
+                    let nearest = base - f64::from(bounded.most[at]);
+                    left.push(Left { nearest, estimate, block: *block, slot: first + at });
                 }
-                let nearest = base - f64::from(most[at]);
-                left.push(Left { nearest, estimate, block: *block, slot: first + at });
             }
         }
         left
@@ -223,7 +230,7 @@ impl<'a, S: Listed> Sieve<'a, S> {
             let coded = self.source.codes(self.lists.lists[at].list)?;
             bytes += coded.bytes();
             let (asked, aspect) = (self.view.asked.clone(), self.view.aspect(at));
-            parts.push(Part { asked, coded, aspect, farthest });
+            parts.push(Part { asked, coded, at, aspect, farthest });
         }
         Ok(parts)
     }

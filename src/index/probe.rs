@@ -10,7 +10,7 @@ use std::collections::BinaryHeap;
 use std::sync::{Arc, LazyLock};
 
 use super::aspect::{Aspect, Lists};
-use super::code::{Asked, Coded, GROUP};
+use super::code::{Asked, Coded};
 use super::effort::Aim;
 use super::measure::{Measure, Near};
 use super::nearest::{Approximate, Found, Hit, Planes, Rows, Search, Show, ShowRow, Source, Want};
@@ -324,15 +324,17 @@ impl<S: Listed> Probe<'_, S> {
                 continue;
             }
             let highest = &scanned.totals[group];
-            let estimates = coder.estimate_from(asked, coded, group, aspect, highest);
-            let deviations = coder.deviations(coded, group, aspect);
+            let guessed = coder.guess(asked, coded, group, aspect, highest, self.reach, floor);
             if tells {
-                let rows = estimates.iter().filter(|it| it.is_finite());
+                let rows = guessed.estimates.iter().filter(|it| it.is_finite());
                 self.lie.hear(rows.map(|it| aspect.ahead(*it)));
             }
-            for at in 0..GROUP {
-                let (estimate, error) = (estimates[at], self.reach * deviations[at]);
-                if estimate + error < floor || !estimate.is_finite() {
+            let mut left = guessed.left;
+            while left != 0 {
+                let at = left.trailing_zeros() as usize;
+                left &= left - 1;
+                let (estimate, error) = (guessed.estimates[at], guessed.errors[at]);
+                if estimate + error < floor {
                     continue;
                 }
                 let Some(found) = self.source.allowed(&self.want.rows, *block, first + at)? else {

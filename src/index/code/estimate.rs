@@ -1,13 +1,11 @@
-//! What codes say of a query: scores, how far off they usually are, and how far at most.
+//! What codes say of a query: scores, and how far off they usually are.
 
 use super::super::aspect::Aspect;
-use super::{Coded, Coder, GROUP, MOST_BITS, RESTS, SCALES, SHIFTS, STEPS};
-use crate::kernel::{self, Line, MOST_TABLES, Scale, Scanned, TABLE, square, summed};
+use super::{Coded, Coder, GROUP, MOST_BITS, SCALES, SHIFTS, STEPS};
+use crate::kernel::{
+    self, Groups, Line, Loops, MOST_TABLES, Scale, Scanned, TABLE, square, summed, widest,
+};
 
-/// What rotating a unit vector in float32 adds at most, four rounds of at most seventeen steps.
-const TURNING: f32 = 1e-5;
-/// What rounding to sixteen bits changes at most, as a share.
-const HALVED: f32 = 5e-4;
 /// What rounding an entry changes at most, as a share of a step; the division by it is off by less than the rest.
 const ROUNDED: f64 = 0.5001;
 /// The squared error that is left, relative to the numbers' own square.
@@ -31,7 +29,15 @@ pub struct Asked {
     /// What those of the highest bit alone are short of.
     highest: f32,
     /// What the rounding of all of them changes at most.
-    rounding: f32,
+    pub(super) rounding: f32,
+}
+
+impl Asked {
+    /// The product with levels, as vectors about zero, that look up so much.
+    #[inline(always)]
+    pub(super) fn along(&self, total: u32) -> f32 {
+        self.step * total as f32 + self.base
+    }
 }
 
 impl Coder {
@@ -62,9 +68,8 @@ impl Coder {
         group: usize,
         list: &Aspect,
     ) -> [f32; GROUP] {
-        let mut totals = [0; GROUP];
-        self.look_up(asked, coded, group, self.bits - 1, &mut totals);
-        self.estimate_from(asked, coded, group, list, &totals)
+        let totals = self.totals(asked, coded, group);
+        widest(Estimating { asked, groups: self.groups(coded), group, totals: &totals, list })
     }
 
     /// Looks up the highest bits of a whole list. A group's top is the highest score that any of its rows has by them, as far as
@@ -86,96 +91,112 @@ impl Coder {
         kernel::scan(&asked.tables, self.groups(coded), line, scanned);
     }
 
-    fn look_up(
+    /// What each row of a group looks up in all planes.
+    pub(super) fn totals(&self, asked: &Asked, coded: &Coded, group: usize) -> [u32; GROUP] {
+        let mut highest = [0; GROUP];
+        self.look_up(asked, self.plane(coded, group, self.bits - 1), 0, &mut highest);
+        self.totals_from(asked, coded, group, &highest)
+    }
+
+    /// The same, where it is known of the highest plane.
+    fn totals_from(
         &self,
         asked: &Asked,
         coded: &Coded,
         group: usize,
-        plane: usize,
-        totals: &mut [u32; GROUP],
-    ) {
-        let bytes = self.plane_bytes();
-        let plane = match plane + 1 == self.bits {
-            true => &coded.highest[group * bytes..][..bytes],
-            false => &coded.lower[(group * (self.bits - 1) + plane) * bytes..][..bytes],
-        };
+        highest: &[u32; GROUP],
+    ) -> [u32; GROUP] {
+        let mut totals = *highest;
+        totals.iter_mut().for_each(|it| *it <<= self.bits - 1);
+        for weight in 0..self.bits - 1 {
+            self.look_up(asked, self.plane(coded, group, weight), weight, &mut totals);
+        }
+        totals
+    }
+
+    fn look_up(&self, asked: &Asked, plane: &[u8], weight: usize, totals: &mut [u32; GROUP]) {
         let tables = asked.tables.chunks(TABLE * MOST_TABLES);
         for (tables, codes) in tables.zip(plane.chunks(TABLE * MOST_TABLES)) {
             let sums = kernel::sums(tables, codes);
-            totals.iter_mut().zip(sums).for_each(|(it, sum)| *it += u32::from(sum));
+            totals.iter_mut().zip(sums).for_each(|(it, sum)| *it += u32::from(sum) << weight);
         }
     }
 
-    /// [`Coder::estimate`], whose first part is known.
-    pub fn estimate_from(
+    /// Estimates a group's scores, whose highest bits are looked up already, with errors of so many standard deviations.
+    pub fn guess(
         &self,
         asked: &Asked,
         coded: &Coded,
         group: usize,
         list: &Aspect,
         highest: &[u32; GROUP],
-    ) -> [f32; GROUP] {
-        let mut totals = highest.map(|it| it << (self.bits - 1));
-        for weight in 0..self.bits - 1 {
-            let mut sums = [0; GROUP];
-            self.look_up(asked, coded, group, weight, &mut sums);
-            totals.iter_mut().zip(sums).for_each(|(it, sum)| *it += sum << weight);
-        }
+        reach: f32,
+        floor: f32,
+    ) -> Guessed {
+        let totals = self.totals_from(asked, coded, group, highest);
         let groups = self.groups(coded);
+        let left = LEFT[self.bits - 1];
+        let norm = (1.0 - left).sqrt() / STEPS[self.bits - 1];
+        let each = reach * norm * left.sqrt() * list.away;
+        let estimating = Estimating { asked, groups, group, totals: &totals, list };
+        widest(Guessing { estimating, each, floor })
+    }
+}
+
+/// What is thought of a group's scores.
+pub struct Guessed {
+    /// Of empty slots minus infinity.
+    pub estimates: [f32; GROUP],
+    /// How far off they may be.
+    pub errors: [f32; GROUP],
+    /// Which may reach the floor that was asked for, a bit for each row.
+    pub left: u32,
+}
+
+struct Estimating<'a> {
+    asked: &'a Asked,
+    groups: Groups<'a>,
+    group: usize,
+    totals: &'a [u32; GROUP],
+    list: &'a Aspect,
+}
+
+impl Loops for Estimating<'_> {
+    type Output = [f32; GROUP];
+
+    #[inline(always)]
+    fn run(self) -> [f32; GROUP] {
+        let Estimating { asked, groups, group, totals, list } = self;
         let (shifts, scales) = (groups.numbers(group, SHIFTS), groups.numbers(group, SCALES));
         let mut scores = [0.0; GROUP];
         for (at, score) in scores.iter_mut().enumerate() {
-            let sum = asked.step * totals[at] as f32 + asked.base;
-            *score = list.near + list.share * shifts[at] + scales[at] * sum;
+            *score = list.near + list.share * shifts[at] + scales[at] * asked.along(totals[at]);
         }
         scores
     }
+}
 
-    /// The standard deviations of a group's estimates.
-    pub fn deviations(&self, coded: &Coded, group: usize, list: &Aspect) -> [f32; GROUP] {
-        let left = LEFT[self.bits - 1];
-        let norm = (1.0 - left).sqrt() / STEPS[self.bits - 1];
-        let mut deviations = self.groups(coded).numbers(group, SCALES);
-        let each = norm * left.sqrt() * list.away;
-        deviations.iter_mut().for_each(|it| *it *= each);
-        deviations
-    }
+struct Guessing<'a> {
+    estimating: Estimating<'a>,
+    /// The error, as a share of a row's scale.
+    each: f32,
+    floor: f32,
+}
 
-    /// How far a group's estimates can be from the exact scores at most.
-    ///
-    /// What a code leaves out of a row adds to the score no more than its length times the query's
-    /// distance from the centre, or the share of it; the other terms are what numbers were rounded by.
-    pub fn margins(
-        &self,
-        asked: &Asked,
-        coded: &Coded,
-        group: usize,
-        list: &Aspect,
-    ) -> [f32; GROUP] {
-        let away = list.farthest;
-        let length = self.rotation.padded() as f32;
-        let sums = TURNING + length * f32::EPSILON;
-        let most = self.most_level() * length.sqrt();
-        let groups = self.groups(coded);
-        let [shifts, scales, rests] = [SHIFTS, SCALES, RESTS].map(|it| groups.numbers(group, it));
-        if self.is_wide() {
-            let share = list.share.abs();
-            let ends = asked.length + list.length + away;
-            let per_scale = asked.rounding + most * sums * (asked.length + share * list.length);
-            let vanishing = length * f32::MIN_POSITIVE * (1.0 + share);
-            return std::array::from_fn(|at| {
-                // The row is no farther from the centre.
-                let all = ends + most / 2.0 * scales[at].abs() + rests[at];
-                let rounded = 2.0 * f32::EPSILON * share * shifts[at].abs();
-                let flat = 2.0 * sums * all * all + vanishing;
-                away * rests[at] + rounded + per_scale * scales[at].abs() + flat
-            });
+impl Loops for Guessing<'_> {
+    type Output = Guessed;
+
+    #[inline(always)]
+    fn run(self) -> Guessed {
+        let Guessing { estimating, each, floor } = self;
+        let mut errors = estimating.groups.numbers(estimating.group, SCALES);
+        let estimates = estimating.run();
+        let mut left = 0;
+        for at in 0..GROUP {
+            errors[at] *= each;
+            let reaches = floor <= estimates[at] + errors[at] && estimates[at].is_finite();
+            left |= u32::from(reaches) << at;
         }
-        // Queries and rows have length one.
-        let flat = sums * (2.0 + away) * (2.0 + away);
-        let per_scale = asked.rounding + most * sums * (1.0 + away);
-        std::array::from_fn(|at| {
-            away * rests[at] + HALVED * shifts[at].abs() + per_scale * scales[at].abs() + flat
-        })
+        Guessed { estimates, errors, left }
     }
 }

@@ -15,6 +15,7 @@
 //!                    of row i + 16 in its upper one
 //! ```
 
+mod bound;
 mod coding;
 mod estimate;
 #[cfg(test)]
@@ -22,7 +23,10 @@ mod tests;
 
 pub use self::estimate::Asked;
 
+use self::bound::Directions;
+
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -71,6 +75,8 @@ pub struct Coded {
     /// Planes of the highest bits, which most searches read alone, and all planes below them.
     highest: Vec<u8>,
     lower: Vec<u8>,
+    /// What exact searches find out.
+    directions: OnceLock<Directions>,
 }
 
 impl Coded {
@@ -78,7 +84,8 @@ impl Coded {
     pub fn bytes(&self) -> usize {
         let numbers = 2 * self.halves.len() + 4 * self.floats.len();
         let places = 16 * (self.groups.len() + self.blocks.len());
-        self.highest.len() + self.lower.len() + numbers + places
+        let directions = 2 * size_of::<f16>() * GROUP * self.groups.len();
+        self.highest.len() + self.lower.len() + numbers + places + directions
     }
 
     /// How many rows a block has.
@@ -176,7 +183,7 @@ impl Coder {
         }
     }
 
-    /// Whether [`Coder::margins`] are known.
+    /// Whether scores can be [bounded](Coder::bound).
     pub fn is_bounded(&self) -> bool {
         self.bounded
     }
@@ -309,6 +316,7 @@ impl Coder {
             floats: Vec::with_capacity(floats),
             highest: Vec::with_capacity(groups * self.plane_bytes()),
             lower: Vec::with_capacity(groups * (self.planes_bytes() - self.plane_bytes())),
+            directions: OnceLock::new(),
         }
     }
 
@@ -366,6 +374,15 @@ impl Coder {
         let bytes = self.planes_bytes() - self.plane_bytes();
         if group < coded.groups.len() {
             kernel::fetch(&coded.lower[group * bytes..][..bytes]);
+        }
+    }
+
+    /// A plane of a group.
+    fn plane<'a>(&self, coded: &'a Coded, group: usize, plane: usize) -> &'a [u8] {
+        let bytes = self.plane_bytes();
+        match plane + 1 == self.bits {
+            true => &coded.highest[group * bytes..][..bytes],
+            false => &coded.lower[(group * (self.bits - 1) + plane) * bytes..][..bytes],
         }
     }
 

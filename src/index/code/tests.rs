@@ -144,7 +144,12 @@ fn estimates_are_unbiased_and_as_exact_as_they_say() {
             let error = estimates[slot % GROUP] - dot(&query, row);
             sum += error;
             squares += error * error;
-            expected += coder.deviations(&coded, group, &aspect)[slot % GROUP].powi(2);
+            let mut highest = Scanned::default();
+            coder.scan(&asked, &coded, &aspect, 0.0, &mut highest);
+            let highest = &highest.totals[group];
+            let guessed = coder.guess(&asked, &coded, group, &aspect, highest, 1.0, 0.0);
+            assert_eq!(guessed.estimates, estimates);
+            expected += guessed.errors[slot % GROUP].powi(2);
         }
         let count = rows.len() as f32;
         let (spread, said) = ((squares / count).sqrt(), (expected / count).sqrt());
@@ -218,8 +223,10 @@ fn margins_hold_for_whatever_rows() {
         }
         let coded = coded(&coder, &rows, &turned);
         let (lists, measure, asked, aspect) = seen(coder, metric, &query, &centre);
-        let estimates = lists.coder.estimate(&asked, &coded, 0, &aspect);
-        let margins = lists.coder.margins(&asked, &coded, 0, &aspect);
+        let mut bounded = lists.coder.bound(&asked, &coded, 0, &aspect, f32::NEG_INFINITY);
+        let (estimates, margins, most) = (bounded.estimates, bounded.margins, bounded.most);
+        lists.coder.narrow(&asked, &coded, 0, &aspect, f32::NEG_INFINITY, &centre, &mut bounded);
+        assert_eq!(bounded.left, (1 << rows.len()) - 1);
         for (slot, row) in rows.iter().enumerate() {
             // Rows of a cosine have length one only about, so its product is what counts.
             let exact = match metric {
@@ -231,6 +238,9 @@ fn margins_hold_for_whatever_rows() {
             let off = (exact - f64::from(estimates[slot])).abs();
             let margin = margins[slot];
             assert!(off <= f64::from(margin), "{metric:?} row {slot}: {off} {margin}");
+            assert!(bounded.most[slot] <= most[slot]);
+            let narrowed = f64::from(bounded.most[slot]);
+            assert!(exact <= narrowed, "{metric:?} row {slot}: {exact} {narrowed}");
             if metric != Metric::Cosine && slot == 3 && 1e-12 < size {
                 // Of a row that is nearly the centre a code leaves little to guess.
                 let all = f64::from(asked.length + aspect.length + aspect.away);
