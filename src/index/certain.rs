@@ -154,6 +154,8 @@ impl Part {
         let least = (base - farthest - rounding(base, *farthest)) as f32;
         let mut left = Vec::new();
         for (group, (block, first)) in coded.groups.iter().enumerate() {
+            coder.fetch_highest(coded, group + 1);
+            coder.fetch_lower(coded, group + 1);
             let mut bounded = coder.bound(asked, coded, group, aspect, least);
             if bounded.left == 0 {
                 continue;

@@ -23,7 +23,7 @@ pub use lines::{Across, Lines};
 pub use panels::{ROWS, WIDTH, panels};
 pub use products::{dot as product, summed};
 pub use scan::{Groups, Line, Scanned};
-pub use sums::{LANES, MOST_TABLES, TABLE};
+pub use sums::{LANES, TABLE};
 pub use tables::{NUMBERS, Scale};
 pub use waves::Waves;
 pub use widest::{Loops, side_by_side, widest};
@@ -31,6 +31,7 @@ pub use widest::{Loops, side_by_side, widest};
 struct Kernels {
     name: &'static str,
     dot: dot::Dot,
+    lay: sums::Lay,
     sums: sums::Sums,
     scan: scan::Scan,
     products: products::Products,
@@ -47,14 +48,18 @@ pub fn dot(query: &[f32], high: &[u8]) -> f32 {
     (CHOSEN.dot)(query, high)
 }
 
-/// For each of [`LANES`] rows, the sum of what its codes look up in the tables.
+/// Adds a plane of codes to others, laid as [`sums`] and [`scan`] read them on this machine.
 ///
-/// `tables` and `codes` hold [`TABLE`] bytes for each of up to [`MOST_TABLES`] tables: sixteen
-/// entries, and the rows' codes, row `i` in the lower half of byte `i` or, from 16 on, the upper half
-/// of byte `i - 16`.
-pub fn sums(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
-    debug_assert!(tables.len() <= TABLE * MOST_TABLES);
-    (CHOSEN.sums)(tables, codes)
+/// A plane holds [`TABLE`] bytes for each table: the rows' codes, row `i` in the lower half of byte `i` or, from 16 on, the
+/// upper half of byte `i - 16`.
+pub fn lay(plane: &[u8], out: &mut Vec<u8>) {
+    (CHOSEN.lay)(plane, out);
+}
+
+/// For each of [`LANES`] rows, the sum of what its codes look up in the tables, of sixteen entries each.
+pub fn sums(tables: &[u8], plane: &[u8]) -> [u32; LANES] {
+    debug_assert_eq!(tables.len(), plane.len());
+    (CHOSEN.sums)(tables, plane)
 }
 
 /// What a list's rows look up in the tables, and the most that comes out of each group.
@@ -170,8 +175,9 @@ fn choose() -> Kernels {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-            return Kernels {
+            let kernels = Kernels {
                 name: "avx512",
+                lay: sums::as_is,
                 // SAFETY: the features were just found.
                 dot: |query, high| unsafe { dot::avx512(query, high) },
                 // SAFETY: the features were just found.
@@ -193,9 +199,22 @@ fn choose() -> Kernels {
                 // SAFETY: the features were just found.
                 inverse: |waves, out, stride| unsafe { waves::avx2(waves, out, stride) },
             };
+            if !is_x86_feature_detected!("avx512vbmi") || !is_x86_feature_detected!("avx512vnni") {
+                return kernels;
+            }
+            return Kernels {
+                // SAFETY: the features were just found.
+                lay: |codes, out| unsafe { sums::lay_fours(codes, out) },
+                // SAFETY: the features were just found.
+                sums: |tables, codes| unsafe { sums::fours(tables, codes) },
+                // SAFETY: the features were just found.
+                scan: |tables, groups, line, out| unsafe { scan::fours(tables, groups, line, out) },
+                ..kernels
+            };
         }
         return Kernels {
             name: "avx2",
+            lay: sums::as_is,
             // SAFETY: the features were just found.
             dot: |query, high| unsafe { dot::avx2(query, high) },
             // SAFETY: the features were just found.
@@ -218,6 +237,7 @@ fn choose() -> Kernels {
     if std::arch::is_aarch64_feature_detected!("neon") {
         return Kernels {
             name: "neon",
+            lay: sums::as_is,
             // SAFETY: the feature was just found.
             dot: |query, high| unsafe { dot::neon(query, high) },
             // SAFETY: the feature was just found.
@@ -234,6 +254,7 @@ fn choose() -> Kernels {
     }
     Kernels {
         name: "plain",
+        lay: sums::as_is,
         dot: dot::plain,
         sums: sums::plain,
         scan: scan::plain,

@@ -2,12 +2,12 @@
 
 use half::f16;
 
-use super::sums::{self, LANES, MOST_TABLES, TABLE};
+use super::sums::{self, LANES};
 
 /// A list's groups, one after the other.
 #[derive(Clone, Copy)]
 pub struct Groups<'a> {
-    /// One plane of codes for each.
+    /// One plane of codes for each, laid as [`super::lay`] lays them.
     pub planes: &'a [u8],
     /// The numbers of each, [`LANES`] of a kind together: shifts, scales, and others that are not
     /// looked at. Either these are empty or `floats` are.
@@ -38,48 +38,73 @@ pub type Scan = fn(tables: &[u8], groups: Groups<'_>, line: Line, out: &mut Scan
 
 /// The twin of all the others.
 pub fn plain(tables: &[u8], groups: Groups<'_>, line: Line, out: &mut Scanned) {
-    each(sums::plain, tables, groups, line, out);
+    each(sums::plain, Groups::numbers, tables, groups, line, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 pub fn avx2(tables: &[u8], groups: Groups<'_>, line: Line, out: &mut Scanned) {
-    each(|tables, codes| sums::avx2(tables, codes), tables, groups, line, out);
+    each(|tables, codes| sums::avx2(tables, codes), Groups::numbers, tables, groups, line, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub fn avx512(tables: &[u8], groups: Groups<'_>, line: Line, out: &mut Scanned) {
-    each(|tables, codes| sums::avx512(tables, codes), tables, groups, line, out);
+    let sums = |tables: &[u8], codes: &[u8]| sums::avx512(tables, codes);
+    each(sums, |it, group, kind| numbers_avx512(it, group, kind), tables, groups, line, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]
+pub fn fours(tables: &[u8], groups: Groups<'_>, line: Line, out: &mut Scanned) {
+    let sums = |tables: &[u8], codes: &[u8]| sums::fours(tables, codes);
+    each(sums, |it, group, kind| numbers_avx512(it, group, kind), tables, groups, line, out);
+}
+
+/// [`Groups::numbers`], by the instruction that widens halves.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn numbers_avx512(groups: &Groups<'_>, group: usize, kind: usize) -> [f32; LANES] {
+    use std::arch::x86_64::*;
+    if groups.halves.is_empty() {
+        return groups.numbers(group, kind);
+    }
+    let halves = &groups.halves[(group * groups.kinds + kind) * LANES..][..LANES];
+    let mut numbers = [0.0f32; LANES];
+    for at in [0, LANES / 2] {
+        // SAFETY: sixteen numbers from either place on are within the 32 of both sides; neither needs alignment.
+        unsafe {
+            let halves = _mm256_loadu_si256(halves.as_ptr().add(at).cast());
+            _mm512_storeu_ps(numbers.as_mut_ptr().add(at), _mm512_cvtph_ps(halves));
+        }
+    }
+    numbers
 }
 
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
 pub fn neon(tables: &[u8], groups: Groups<'_>, line: Line, out: &mut Scanned) {
-    each(|tables, codes| sums::neon(tables, codes), tables, groups, line, out);
+    each(|tables, codes| sums::neon(tables, codes), Groups::numbers, tables, groups, line, out);
 }
 
 /// Compiled once for each set of instructions.
 #[inline(always)]
-fn each(
-    sums: impl Fn(&[u8], &[u8]) -> [u16; LANES],
+fn each<'a>(
+    sums: impl Fn(&[u8], &[u8]) -> [u32; LANES],
+    numbers: impl Fn(&Groups<'a>, usize, usize) -> [f32; LANES],
     tables: &[u8],
-    groups: Groups<'_>,
+    groups: Groups<'a>,
     line: Line,
     out: &mut Scanned,
 ) {
-    const MOST: usize = TABLE * MOST_TABLES;
     let planes = groups.planes.chunks_exact(tables.len());
     out.totals.resize(planes.len(), [0; LANES]);
     out.tops.resize(planes.len(), 0.0);
     let found = out.totals.iter_mut().zip(&mut out.tops);
     for ((at, plane), (totals, top)) in planes.enumerate().zip(found) {
-        *totals = [0; LANES];
-        for (tables, codes) in tables.chunks(MOST).zip(plane.chunks(MOST)) {
-            let sums = sums(tables, codes);
-            totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += u32::from(sum));
-        }
-        let (shifts, scales) = (groups.numbers(at, 0), groups.numbers(at, 1));
+        *totals = sums(tables, plane);
+        let (shifts, scales) = (numbers(&groups, at, 0), numbers(&groups, at, 1));
         // The compiler takes a loop for vectors, where it takes `from_fn` for single numbers.
         let mut rows = [0.0; LANES];
         for (at, row) in rows.iter_mut().enumerate() {
@@ -136,6 +161,7 @@ fn largest(mut of: [f32; LANES]) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sums::TABLE;
     use super::*;
 
     #[test]
@@ -150,7 +176,7 @@ mod tests {
     #[test]
     fn kernels_agree_with_the_plain_twin() {
         arbtest::arbtest(|u| {
-            let (tables, groups) = (u.int_in_range(1..=MOST_TABLES + 9)?, u.int_in_range(0..=3)?);
+            let (tables, groups) = (u.int_in_range(1..=265)?, u.int_in_range(0..=3)?);
             let mut bytes = |count: usize| -> arbtest::arbitrary::Result<Vec<u8>> {
                 (0..count).map(|_| u.arbitrary()).collect()
             };
@@ -187,10 +213,20 @@ mod tests {
                 }
                 assert_eq!(found.tops.len(), groups);
             };
+            let mut laid = Vec::new();
+            for plane in planes.chunks_exact(tables.len()) {
+                super::super::lay(plane, &mut laid);
+            }
             for groups in [as_floats, as_halves] {
                 let mut found = Scanned::default();
-                super::super::scan(&tables, groups, line, &mut found);
+                super::super::scan(&tables, Groups { planes: &laid, ..groups }, line, &mut found);
                 same(&found);
+                #[cfg(target_arch = "x86_64")]
+                if is_x86_feature_detected!("avx512bw") {
+                    // SAFETY: the feature was just found.
+                    unsafe { avx512(&tables, groups, line, &mut found) };
+                    same(&found);
+                }
                 #[cfg(target_arch = "x86_64")]
                 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                     // SAFETY: the features were just found.

@@ -7,18 +7,42 @@ pub const LANES: usize = 32;
 /// Bytes of a table, and of the rows' codes that look up in it.
 pub const TABLE: usize = 16;
 /// Tables whose largest sum fits in sixteen bits.
-pub const MOST_TABLES: usize = 256;
+const MOST: usize = 256;
 
-pub type Sums = fn(tables: &[u8], codes: &[u8]) -> [u16; LANES];
+/// Sums what rows look up in the tables; their codes are laid as [`Lay`] lays them.
+pub type Sums = fn(tables: &[u8], codes: &[u8]) -> [u32; LANES];
+
+/// Adds codes to others, laid as these kernels read them.
+pub type Lay = fn(codes: &[u8], out: &mut Vec<u8>);
+
+/// As they are.
+pub fn as_is(codes: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(codes);
+}
 
 /// The twin of all the others.
-pub fn plain(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
-    let mut sums = [0u16; LANES];
+pub fn plain(tables: &[u8], codes: &[u8]) -> [u32; LANES] {
+    let mut sums = [0; LANES];
     for (table, codes) in tables.as_chunks::<TABLE>().0.iter().zip(codes.as_chunks::<TABLE>().0) {
         for (lane, byte) in codes.iter().enumerate() {
-            sums[lane] += u16::from(table[usize::from(byte & 15)]);
-            sums[lane + TABLE] += u16::from(table[usize::from(byte >> 4)]);
+            sums[lane] += u32::from(table[usize::from(byte & 15)]);
+            sums[lane + TABLE] += u32::from(table[usize::from(byte >> 4)]);
         }
+    }
+    sums
+}
+
+/// Sums parts that sixteen bits are enough for.
+#[inline(always)]
+fn in_parts(
+    part: impl Fn(&[u8], &[u8]) -> [u16; LANES],
+    tables: &[u8],
+    codes: &[u8],
+) -> [u32; LANES] {
+    let mut sums = [0; LANES];
+    for (tables, codes) in tables.chunks(TABLE * MOST).zip(codes.chunks(TABLE * MOST)) {
+        let part = part(tables, codes);
+        sums.iter_mut().zip(part).for_each(|(sum, it)| *sum += u32::from(it));
     }
     sums
 }
@@ -30,7 +54,82 @@ fn finished(mut sums: [u16; LANES], tables: &[u8], codes: &[u8]) -> [u16; LANES]
         return sums;
     }
     for (sum, more) in sums.iter_mut().zip(plain(tables, codes)) {
-        *sum += more;
+        *sum += more as u16;
+    }
+    sums
+}
+
+/// Tables that one instruction looks up in.
+#[cfg(target_arch = "x86_64")]
+const FOUR: usize = 4;
+#[cfg(target_arch = "x86_64")]
+const FOUR_TABLES: usize = FOUR * TABLE;
+
+/// Lays the codes of a row for four tables side by side.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vbmi")]
+pub fn lay_fours(codes: &[u8], out: &mut Vec<u8>) {
+    use std::arch::x86_64::*;
+    let places: [u8; FOUR_TABLES] = std::array::from_fn(|at| (at % FOUR * TABLE + at / FOUR) as u8);
+    let (fours, rest) = codes.as_chunks::<FOUR_TABLES>();
+    for four in fours {
+        let mut laid = [0u8; FOUR_TABLES];
+        // SAFETY: each side holds 64 bytes; loads and stores need no alignment.
+        unsafe {
+            let places = _mm512_loadu_si512(places.as_ptr().cast());
+            let codes = _mm512_loadu_si512(four.as_ptr().cast());
+            let found = _mm512_permutexvar_epi8(places, codes);
+            _mm512_storeu_si512(laid.as_mut_ptr().cast(), found);
+        }
+        out.extend_from_slice(&laid);
+    }
+    out.extend_from_slice(rest);
+}
+
+/// Of [`lay_fours`]: sixteen rows look four tables up at once, and another instruction adds the four to their sum.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]
+#[inline]
+pub fn fours(tables: &[u8], codes: &[u8]) -> [u32; LANES] {
+    use std::arch::x86_64::*;
+    /// `(a & b) | c`
+    const MASKED_OR: i32 = 0xEA;
+    let (tables, last_tables) = tables.as_chunks::<FOUR_TABLES>();
+    let (codes, last_codes) = codes.as_chunks::<FOUR_TABLES>();
+    let (low, one) = (_mm512_set1_epi8(15), _mm512_set1_epi8(1));
+    // A byte's own table among the four.
+    let own = _mm512_set1_epi32(0x3020_1000);
+    // Two sums of each half, as one waits for the one before.
+    let mut halves = [[_mm512_setzero_si512(); 2]; 2];
+    for (table, code) in tables.chunks(2).zip(codes.chunks(2)) {
+        // By numbers that the compiler knows, so that sums stay in registers.
+        for turn in 0..2 {
+            let (Some(table), Some(code)) = (table.get(turn), code.get(turn)) else {
+                break;
+            };
+            // SAFETY: each side holds 64 bytes; loads need no alignment.
+            let (table, code) = unsafe {
+                (
+                    _mm512_loadu_si512(table.as_ptr().cast()),
+                    _mm512_loadu_si512(code.as_ptr().cast()),
+                )
+            };
+            let codes = [code, _mm512_srli_epi16::<4>(code)];
+            for (half, code) in halves.iter_mut().zip(codes) {
+                let place = _mm512_ternarylogic_epi32::<MASKED_OR>(code, low, own);
+                let found = _mm512_permutexvar_epi8(place, table);
+                half[turn] = _mm512_dpbusd_epi32(half[turn], found, one);
+            }
+        }
+    }
+    let mut sums = [0u32; LANES];
+    for (sums, [a, b]) in sums.as_chunks_mut::<TABLE>().0.iter_mut().zip(halves) {
+        // SAFETY: the array holds sixteen numbers.
+        unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), _mm512_add_epi32(a, b)) };
+    }
+    if !last_tables.is_empty() {
+        let last = plain(last_tables, last_codes);
+        sums.iter_mut().zip(last).for_each(|(sum, it)| *sum += it);
     }
     sums
 }
@@ -38,7 +137,14 @@ fn finished(mut sums: [u16; LANES], tables: &[u8], codes: &[u8]) -> [u16; LANES]
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 #[inline]
-pub fn avx2(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
+pub fn avx2(tables: &[u8], codes: &[u8]) -> [u32; LANES] {
+    in_parts(|tables, codes| avx2_part(tables, codes), tables, codes)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn avx2_part(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
     use std::arch::x86_64::*;
     const WIDTH: usize = 32;
     let length = tables.len().min(codes.len());
@@ -94,7 +200,14 @@ fn interleave(
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-pub fn avx512(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
+pub fn avx512(tables: &[u8], codes: &[u8]) -> [u32; LANES] {
+    in_parts(|tables, codes| avx512_part(tables, codes), tables, codes)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn avx512_part(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
     use std::arch::x86_64::*;
     const WIDTH: usize = 64;
     let length = tables.len().min(codes.len());
@@ -133,7 +246,14 @@ pub fn avx512(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
 #[inline]
-pub fn neon(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
+pub fn neon(tables: &[u8], codes: &[u8]) -> [u32; LANES] {
+    in_parts(|tables, codes| neon_part(tables, codes), tables, codes)
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+#[inline]
+fn neon_part(tables: &[u8], codes: &[u8]) -> [u16; LANES] {
     use std::arch::aarch64::*;
     let mut totals = [vdupq_n_u16(0); 4];
     for (table, codes) in tables.as_chunks::<TABLE>().0.iter().zip(codes.as_chunks::<TABLE>().0) {
@@ -161,14 +281,21 @@ mod tests {
     #[test]
     fn kernels_agree_with_the_plain_twin() {
         arbtest::arbtest(|u| {
-            let tables = u.int_in_range(0..=MOST_TABLES)?;
+            let tables = u.int_in_range(0..=MOST + 9)?;
             let mut bytes = |all: bool| -> arbtest::arbitrary::Result<Vec<u8>> {
                 (0..TABLE * tables).map(|_| if all { Ok(255) } else { u.arbitrary() }).collect()
             };
             let codes = bytes(false)?;
             for tables in [bytes(false)?, bytes(true)?] {
                 let expected = plain(&tables, &codes);
-                assert_eq!(super::super::sums(&tables, &codes), expected);
+                let mut laid = vec![1];
+                super::super::lay(&codes, &mut laid);
+                assert_eq!(super::super::sums(&tables, &laid[1..]), expected);
+                #[cfg(target_arch = "x86_64")]
+                if is_x86_feature_detected!("avx512bw") {
+                    // SAFETY: the feature was just found.
+                    assert_eq!(unsafe { avx512(&tables, &codes) }, expected);
+                }
                 #[cfg(target_arch = "x86_64")]
                 if is_x86_feature_detected!("avx2") {
                     // SAFETY: the feature was just found.

@@ -17,7 +17,7 @@ use half::f16;
 use super::super::aspect::Aspect;
 use super::estimate::Asked;
 use super::{Coded, Coder, GROUP, RESTS, SCALES, SHIFTS};
-use crate::kernel::{self, Groups, Loops, MOST_TABLES, NUMBERS, TABLE, widest};
+use crate::kernel::{self, Groups, Loops, TABLE, widest};
 
 /// What rotating a unit vector in float32 adds at most, four rounds of at most seventeen steps.
 const TURNING: f32 = 1e-5;
@@ -115,34 +115,21 @@ impl Coder {
     fn squares(&self, coded: &Coded, group: usize, memory: &mut Vec<u8>) -> [f32; GROUP] {
         let count = self.rotation.padded() as i64;
         let own: i64 = (0..self.bits).map(|it| count << (2 * it)).sum();
+        // For each table's place, how many bits it has.
+        let bits: Vec<u8> =
+            (0..self.plane_bytes()).map(|at| (at % TABLE).count_ones() as u8).collect();
         let mut squares = [own; GROUP];
         for (high, low) in (0..self.bits).flat_map(|high| (0..high).map(move |low| (high, low))) {
             let planes = [high, low].map(|it| self.plane(coded, group, it));
             memory.clear();
             memory.extend(planes[0].iter().zip(planes[1]).map(|(a, b)| a ^ b));
-            for others in memory.chunks(TABLE * MOST_TABLES) {
-                let equal = (NUMBERS * others.len() / TABLE) as i64;
-                let sums = kernel::sums(&BITS[..others.len()], others);
-                for (square, sum) in squares.iter_mut().zip(sums) {
-                    *square += (equal - 2 * i64::from(sum)) << (high + low + 1);
-                }
+            let others = kernel::sums(&bits, &memory);
+            for (square, others) in squares.iter_mut().zip(others) {
+                *square += (count - 2 * i64::from(others)) << (high + low + 1);
             }
         }
         squares.map(|it| it as f32 / 4.0)
     }
-}
-
-/// For each table's place, how many bits it has.
-static BITS: [u8; TABLE * MOST_TABLES] = bits();
-
-const fn bits() -> [u8; TABLE * MOST_TABLES] {
-    let mut bits = [0; TABLE * MOST_TABLES];
-    let mut at = 0;
-    while at < bits.len() {
-        bits[at] = (at % TABLE).count_ones() as u8;
-        at += 1;
-    }
-    bits
 }
 
 struct Bounding<'a> {

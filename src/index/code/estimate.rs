@@ -2,9 +2,7 @@
 
 use super::super::aspect::Aspect;
 use super::{Coded, Coder, GROUP, MOST_BITS, SCALES, SHIFTS, STEPS};
-use crate::kernel::{
-    self, Groups, Line, Loops, MOST_TABLES, Scale, Scanned, TABLE, square, summed, widest,
-};
+use crate::kernel::{self, Groups, Line, Loops, Scale, Scanned, TABLE, square, summed, widest};
 
 /// What rounding an entry changes at most, as a share of a step; the division by it is off by less than the rest.
 const ROUNDED: f64 = 0.5001;
@@ -115,11 +113,8 @@ impl Coder {
     }
 
     fn look_up(&self, asked: &Asked, plane: &[u8], weight: usize, totals: &mut [u32; GROUP]) {
-        let tables = asked.tables.chunks(TABLE * MOST_TABLES);
-        for (tables, codes) in tables.zip(plane.chunks(TABLE * MOST_TABLES)) {
-            let sums = kernel::sums(tables, codes);
-            totals.iter_mut().zip(sums).for_each(|(it, sum)| *it += u32::from(sum) << weight);
-        }
+        let sums = kernel::sums(&asked.tables, plane);
+        totals.iter_mut().zip(sums).for_each(|(it, sum)| *it += sum << weight);
     }
 
     /// Estimates a group's scores, whose highest bits are looked up already, with errors of so many standard deviations.

@@ -72,7 +72,8 @@ pub struct Coded {
     /// of rows of few dimensions they are a good part of the bytes.
     halves: Vec<f16>,
     floats: Vec<f32>,
-    /// Planes of the highest bits, which most searches read alone, and all planes below them.
+    /// Planes of the highest bits, which most searches read alone, and all planes below them, [laid](kernel::lay) for this
+    /// machine.
     highest: Vec<u8>,
     lower: Vec<u8>,
     /// What exact searches find out.
@@ -350,8 +351,8 @@ impl Coder {
                 }
             }
             let (lower, highest) = planes.split_at(planes.len() - self.plane_bytes());
-            coded.lower.extend(lower);
-            coded.highest.extend(highest);
+            lower.chunks_exact(self.plane_bytes()).for_each(|it| kernel::lay(it, &mut coded.lower));
+            kernel::lay(highest, &mut coded.highest);
         }
         coded.blocks.push((block, coded.rows - before));
         true
