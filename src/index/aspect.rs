@@ -17,6 +17,9 @@ const LEAST_SQUARE: f32 = 1e-30;
 /// Numbers of centres from which on most of a query's time with them is reading them.
 const MANY: usize = 32 * 1024;
 
+/// Lists that are told at once not to be among the most promising.
+const TOGETHER: usize = 16;
+
 /// A list of rows near each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct List {
@@ -180,13 +183,19 @@ impl View<'_> {
     pub fn most_promising(&self, count: usize) -> Vec<usize> {
         let mut most: Vec<(f32, usize)> = Vec::with_capacity(count + 1);
         let mut least = f32::NEG_INFINITY;
-        for at in 0..self.products.len() {
-            let promise = self.promise(at);
-            if most.len() < count || least < promise {
-                let place = most.partition_point(|it| promise <= it.0);
-                most.insert(place, (promise, at));
-                most.truncate(count);
-                least = most.last().map_or(least, |it| it.0);
+        let promises: Vec<f32> = (0..self.products.len()).map(|at| self.promise(at)).collect();
+        for (part, some) in promises.chunks(TOGETHER).enumerate() {
+            // Soon hardly any is among the first.
+            if most.len() == count && some.iter().fold(true, |none, it| none & (*it <= least)) {
+                continue;
+            }
+            for (at, promise) in some.iter().enumerate() {
+                if most.len() < count || least < *promise {
+                    let place = most.partition_point(|it| *promise <= it.0);
+                    most.insert(place, (*promise, TOGETHER * part + at));
+                    most.truncate(count);
+                    least = most.last().map_or(least, |it| it.0);
+                }
             }
         }
         most.into_iter().map(|it| it.1).collect()

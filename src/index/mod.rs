@@ -16,6 +16,7 @@ mod crew;
 mod probe;
 mod certain;
 mod effort;
+mod lie;
 mod leaning;
 pub mod code;
 pub mod centres;

@@ -9,9 +9,10 @@
 use std::collections::BinaryHeap;
 use std::sync::{Arc, LazyLock};
 
-use super::aspect::{Aspect, Lists};
+use super::aspect::{Aspect, Lists, View};
 use super::code::{Asked, Coded};
 use super::effort::Aim;
+use super::lie::Lie;
 use super::measure::{Measure, Near};
 use super::nearest::{Approximate, Found, Hit, Planes, Rows, Search, Show, ShowRow, Source, Want};
 use crate::error::Result;
@@ -27,19 +28,15 @@ const MOST_FIRST: usize = 8;
 /// among sentences at 1.7 to 2.7, random directions from 2 on. In twelve dimensions queries from elsewhere begin
 /// at 1.
 const AMONG: f32 = 1.2;
-/// The share of rows that make up the far tail.
-const TAIL: f64 = 0.02;
 /// Standard deviations more than codes may err by, where only highest bits are known.
 const CLOSER: f32 = 0.5;
 /// One in so many groups of a list tells how all lie.
 const SOME: usize = 4;
-/// Rows that tell it at most: more of them tell it no better, and are sorted again and again.
-const ENOUGH: usize = 4096;
-/// Tails beyond which nothing is: of 1,000 lists of 1,000 rows, 4e-5 rows.
-const NOTHING: f64 = 20.0;
 /// Candidates that are looked at together: the next ones need to be nearer than these. Of 32 it was 35 rows a query instead of 28
 /// (1,000,000 x 128, where 0.8 is asked).
 const TOGETHER: usize = 8;
+/// Room for candidates that most searches need no more than.
+const USUAL: usize = 512;
 /// Nearest candidates that are looked at before further lists are opened, at most.
 const MOST_NEAREST: usize = 128;
 /// Standard deviations of a high plane's rounding, as a share of its bound, within which rows are
@@ -91,7 +88,7 @@ pub fn likely(
         seen: Vec::new(),
         best: BinaryHeap::new(),
         surely: BinaryHeap::new(),
-        candidates: Vec::new(),
+        candidates: Vec::with_capacity(USUAL),
         scanned: Scanned::default(),
         lie: Lie::new(),
     };
@@ -132,71 +129,6 @@ struct Candidate {
     most: f32,
     estimate: f32,
     found: Found,
-}
-
-/// How rows lie about their centres, as the query sees them.
-struct Lie {
-    /// How much nearer than the centre rows are, in units of their list's spread; of one in `every`
-    /// groups asked.
-    ahead: Vec<f32>,
-    every: usize,
-    asked: usize,
-    /// Where the far tail begins, which has [`TAIL`] of the rows, and how far they reach beyond on
-    /// average.
-    begin: f64,
-    reach: f64,
-}
-
-impl Lie {
-    fn new() -> Lie {
-        Lie { ahead: Vec::new(), every: 1, asked: 0, begin: 0.0, reach: 0.0 }
-    }
-
-    /// Whether another group is to tell.
-    fn asks(&mut self) -> bool {
-        self.asked += 1;
-        self.asked.is_multiple_of(self.every)
-    }
-
-    /// Takes in such a group's rows.
-    fn hear(&mut self, ahead: impl Iterator<Item = f32>) {
-        self.ahead.extend(ahead);
-        if ENOUGH < self.ahead.len() {
-            let mut odd = false;
-            self.ahead.retain(|_| {
-                odd = !odd;
-                odd
-            });
-            self.every *= 2;
-        }
-    }
-
-    /// Fits the tail to what was seen.
-    fn fit(&mut self) {
-        let count = (self.ahead.len() as f64 * TAIL) as usize;
-        if count == 0 {
-            return;
-        }
-        let (far, begin, _) = self.ahead.select_nth_unstable_by(count, |a, b| b.total_cmp(a));
-        self.begin = f64::from(*begin);
-        let sum: f64 = far.iter().map(|it| f64::from(*it) - self.begin).sum();
-        self.reach = (sum / count as f64).max(1e-9);
-    }
-
-    /// How far ahead nothing is.
-    fn end(&self) -> f32 {
-        if self.reach == 0.0 { f32::INFINITY } else { (self.begin + NOTHING * self.reach) as f32 }
-    }
-
-    /// The share of rows so far ahead of their centre: the tail falls as an exponential does, more
-    /// slowly than a normal one, because lists hold clusters of their own.
-    fn beyond(&self, ahead: f64) -> f64 {
-        if ahead <= self.begin || self.reach == 0.0 {
-            return 1.0;
-        }
-        let beyond = (ahead - self.begin) / self.reach;
-        if beyond < NOTHING { TAIL * f64::from((-beyond as f32).exp()) } else { 0.0 }
-    }
 }
 
 impl<S: Listed> Probe<'_, S> {
@@ -243,45 +175,31 @@ impl<S: Listed> Probe<'_, S> {
             next.iter().any(|at| view.aspect(*at).away.powi(2) <= AMONG * lists[*at].spread);
         let effort = if is_among { aim.among } else { aim.elsewhere };
         self.reach = deviations_for(effort.misled);
-        let (mut is_open, mut opened) = (vec![false; lists.len()], 0);
-        let (mut ahead, mut foreseen) = (Vec::new(), Vec::new());
+        // How many rows each list has that is not opened.
+        let mut closed: Vec<f32> = lists.iter().map(|it| it.count as f32).collect();
+        let (mut ahead, mut expected, mut foreseen) = (Vec::new(), Vec::new(), Vec::new());
+        let mut opened = 0;
         while !next.is_empty() {
             opened += next.len();
-            let mut coming = Some(self.source.codes(lists[next[0]].list)?);
-            for (nth, at) in next.iter().enumerate() {
-                is_open[*at] = true;
-                let Some(coded) = coming.take() else { break };
-                coming = match next.get(nth + 1) {
-                    Some(at) => Some(self.source.codes(lists[*at].list)?),
-                    None => None,
-                };
-                self.open(&view.asked, &coded, coming.as_deref(), &view.aspect(*at))?;
-            }
-            next.clear();
+            self.open_these(&view, &next)?;
+            next.drain(..).for_each(|at| closed[at] = 0.0);
             self.look(true)?;
             let floor = self.floor();
             let full = self.known(floor) == self.want.count;
             // What is asked for may be more than there is within the distance, and codes flatter rows that were not looked at.
             let answers = self.best.len().max(1);
             self.lie.fit();
-            // How many answers each list that is closed is foreseen to hold, of those that hold any.
-            let end = if full { self.lie.end() } else { f32::INFINITY };
             view.all_ahead(floor, &mut ahead);
-            foreseen.clear();
-            let mut left = 0.0;
-            for (at, ahead) in ahead.iter().enumerate().filter(|it| *it.1 <= end) {
-                if !is_open[at] {
-                    let rows = lists[at].count as f64 * self.lie.beyond(f64::from(*ahead));
-                    foreseen.push((rows, at));
-                    left += rows;
-                }
-            }
+            let mut left = self.lie.expect(&ahead, &closed, &mut expected);
             let most = effort.unopened * answers as f64;
             if left <= most && (full || self.want.within.is_finite()) {
                 return Ok(());
             }
+            foreseen.clear();
+            let some = expected.iter().enumerate().filter(|it| 0.0 < *it.1);
+            foreseen.extend(some.map(|(at, rows)| (*rows, at)));
             // No more are opened than were before, so that the others need no order.
-            let more = |a: &(f64, usize), b: &(f64, usize)| b.0.total_cmp(&a.0);
+            let more = |a: &(f32, usize), b: &(f32, usize)| b.0.total_cmp(&a.0);
             if opened < foreseen.len() {
                 foreseen.select_nth_unstable_by(opened, more);
                 foreseen.truncate(opened);
@@ -291,8 +209,21 @@ impl<S: Listed> Probe<'_, S> {
                 if left <= most && full {
                     break;
                 }
-                left -= rows;
+                left -= f64::from(*rows);
                 next.push(*at);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens lists, each of which is on its way from memory while the one before is estimated.
+    fn open_these(&mut self, view: &View<'_>, these: &[usize]) -> Result<()> {
+        let codes = |at: &usize| self.source.codes(self.lists.lists[*at].list);
+        let mut coming = these.first().map(codes).transpose()?;
+        for (at, next) in these.iter().zip(these.iter().skip(1).map(Some).chain([None])) {
+            let next = next.map(codes).transpose()?;
+            if let Some(coded) = std::mem::replace(&mut coming, next) {
+                self.open(&view.asked, &coded, coming.as_deref(), &view.aspect(*at))?;
             }
         }
         Ok(())
@@ -326,8 +257,7 @@ impl<S: Listed> Probe<'_, S> {
             let highest = &scanned.totals[group];
             let guessed = coder.guess(asked, coded, group, aspect, highest, self.reach, floor);
             if tells {
-                let rows = guessed.estimates.iter().filter(|it| it.is_finite());
-                self.lie.hear(rows.map(|it| aspect.ahead(*it)));
+                self.lie.hear(&guessed.estimates, aspect);
             }
             let mut left = guessed.left;
             while left != 0 {
