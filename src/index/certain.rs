@@ -9,7 +9,7 @@ use std::slice;
 use std::sync::Arc;
 
 use super::aspect::{Aspect, Lists, View};
-use super::code::{Asked, Coded};
+use super::code::{Asked, Coded, Seen};
 use super::crew::crewed;
 use super::measure::Measure;
 use super::nearest::{Found, Hit, Planes, Search, Want};
@@ -156,12 +156,12 @@ impl Part {
         for (group, (block, first)) in coded.groups.iter().enumerate() {
             coder.fetch_highest(coded, group + 1);
             coder.fetch_lower(coded, group + 1);
-            let mut bounded = coder.bound(asked, coded, group, aspect, least);
+            let seen = Seen { asked, coded, group, list: aspect };
+            let mut bounded = coder.bound(seen, least);
             if bounded.left == 0 {
                 continue;
             }
-            let centre = lists.centre(*at);
-            coder.narrow(asked, coded, group, aspect, least, centre, &mut bounded);
+            coder.narrow(seen, least, lists.centre(*at), &mut bounded);
             let mut rows = bounded.left;
             while rows != 0 {
                 let at = rows.trailing_zeros() as usize;

@@ -4,7 +4,7 @@
 //! what lies left of that.
 
 use super::aspect::Aspect;
-use super::code::{Coded, Coder};
+use super::code::{Coded, Coder, Seen};
 
 /// The places of a list's rows, rising, that are nearer to one of some other centres than to their own by so much of a square, by
 /// estimate.
@@ -25,7 +25,8 @@ pub fn leaning(
     for (group, (block, first)) in coded.groups.iter().enumerate() {
         let mut leans = 0u32;
         for (asked, half) in &directions {
-            let along = coder.estimate(asked, coded, group, &Aspect::along());
+            let list = &Aspect::along();
+            let along = coder.estimate(Seen { asked, coded, group, list });
             // Of empty slots it is no number.
             let beyond = along.iter().map(|it| u32::from(half + gain / 2.0 < *it));
             leans |= beyond.enumerate().fold(0, |bits, (at, it)| bits | it << at);

@@ -10,7 +10,7 @@ use std::collections::BinaryHeap;
 use std::sync::{Arc, LazyLock};
 
 use super::aspect::{Aspect, Lists, View};
-use super::code::{Asked, Coded};
+use super::code::{Asked, Coded, Seen};
 use super::effort::Aim;
 use super::lie::Lie;
 use super::measure::{Measure, Near};
@@ -84,6 +84,7 @@ pub fn likely(
         lists,
         measure,
         want,
+        within: measure.key(want.within) + measure.hidden(),
         reach: 0.0,
         seen: Vec::new(),
         best: BinaryHeap::new(),
@@ -110,6 +111,8 @@ struct Probe<'a, S> {
     lists: &'a Lists,
     measure: &'a Measure,
     want: &'a Want,
+    /// The key of the farthest that is asked for.
+    within: f64,
     /// Standard deviations that a code may err by.
     reach: f32,
     /// Rows whose high planes were looked at.
@@ -145,7 +148,7 @@ impl<S: Listed> Probe<'_, S> {
 
     /// The least score that an answer can have, as far as is known.
     fn floor(&self) -> f32 {
-        let mut most = self.measure.key(self.want.within) + self.measure.hidden();
+        let mut most = self.within;
         for heap in [&self.best, &self.surely] {
             if let Some(last) = heap.peek().filter(|_| heap.len() == self.want.count) {
                 most = most.min(last.0);
@@ -254,8 +257,8 @@ impl<S: Listed> Probe<'_, S> {
             if !tells && scanned.tops[group] < floor - aspect.near {
                 continue;
             }
-            let highest = &scanned.totals[group];
-            let guessed = coder.guess(asked, coded, group, aspect, highest, self.reach, floor);
+            let seen = Seen { asked, coded, group, list: aspect };
+            let guessed = coder.guess(seen, &scanned.totals[group], self.reach, floor);
             if tells {
                 self.lie.hear(&guessed.estimates, aspect);
             }

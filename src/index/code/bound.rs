@@ -1,8 +1,8 @@
 //! How far scores can be from what codes say, for certain.
 //!
-//! A row's difference x from the centre is what its code stands for, y, and a rest r that the code leaves out. Of the query's
-//! difference p from the centre (or its share, see [`Aspect`]) its length is known and, by looking the code up, how much of it lies
-//! along y. `<p, r>` is what an estimate misses:
+//! A row's difference x from the centre is what its code stands for, y, and a rest r that the code leaves out. Of the
+//! query's difference p from the centre, or from the share of it that an aspect compares with, the length is known and, by
+//! looking the code up, how much lies along y: a. `<p, r>` is what an estimate misses:
 //!
 //! ```text
 //! <p, r> <= |p| |r|                                      Cauchy and Schwarz; no more is asked of most rows
@@ -14,9 +14,7 @@
 
 use half::f16;
 
-use super::super::aspect::Aspect;
-use super::estimate::Asked;
-use super::{Coded, Coder, GROUP, RESTS, SCALES, SHIFTS};
+use super::{Coded, Coder, GROUP, RESTS, SCALES, SHIFTS, Seen};
 use crate::kernel::{self, Groups, Loops, TABLE, widest};
 
 /// What rotating a unit vector in float32 adds at most, four rounds of at most seventeen steps.
@@ -52,7 +50,7 @@ pub struct Bounded {
     pub margins: [f32; GROUP],
     /// The most that the scores can be.
     pub most: [f32; GROUP],
-    /// Of which rows that reaches the floor that was asked for, a bit for each.
+    /// Whose most reaches the floor that was asked for, a bit for each row.
     pub left: u32,
     /// The query's products with levels.
     along: [f32; GROUP],
@@ -62,33 +60,15 @@ pub struct Bounded {
 
 impl Coder {
     /// Bounds a group's scores. Empty slots are not among those left.
-    pub fn bound(
-        &self,
-        asked: &Asked,
-        coded: &Coded,
-        group: usize,
-        list: &Aspect,
-        floor: f32,
-    ) -> Bounded {
-        let totals = self.totals(asked, coded, group);
-        let groups = self.groups(coded);
-        widest(Bounding { coder: self, asked, groups, group, totals: &totals, list, floor })
+    pub fn bound(&self, seen: Seen<'_>, floor: f32) -> Bounded {
+        let totals = self.totals(seen.asked, seen.coded, seen.group);
+        widest(Bounding { coder: self, seen, totals: &totals, floor })
     }
 
     /// Bounds the scores from above once more, by the directions of codes, where `centre` is the list's.
-    pub fn narrow(
-        &self,
-        asked: &Asked,
-        coded: &Coded,
-        group: usize,
-        list: &Aspect,
-        floor: f32,
-        centre: &[f32],
-        bounded: &mut Bounded,
-    ) {
-        let directions = coded.directions.get_or_init(|| self.directions(coded, centre));
-        let groups = self.groups(coded);
-        widest(Narrowing { coder: self, asked, groups, group, directions, list, floor, bounded });
+    pub fn narrow(&self, seen: Seen<'_>, floor: f32, centre: &[f32], bounded: &mut Bounded) {
+        let directions = seen.coded.directions.get_or_init(|| self.directions(seen.coded, centre));
+        widest(Narrowing { coder: self, seen, directions, floor, bounded });
     }
 
     fn directions(&self, coded: &Coded, centre: &[f32]) -> Directions {
@@ -123,7 +103,7 @@ impl Coder {
             let planes = [high, low].map(|it| self.plane(coded, group, it));
             memory.clear();
             memory.extend(planes[0].iter().zip(planes[1]).map(|(a, b)| a ^ b));
-            let others = kernel::sums(&bits, &memory);
+            let others = kernel::sums(&bits, memory);
             for (square, others) in squares.iter_mut().zip(others) {
                 *square += (count - 2 * i64::from(others)) << (high + low + 1);
             }
@@ -134,11 +114,8 @@ impl Coder {
 
 struct Bounding<'a> {
     coder: &'a Coder,
-    asked: &'a Asked,
-    groups: Groups<'a>,
-    group: usize,
+    seen: Seen<'a>,
     totals: &'a [u32; GROUP],
-    list: &'a Aspect,
     floor: f32,
 }
 
@@ -147,7 +124,7 @@ impl Loops for Bounding<'_> {
 
     #[inline(always)]
     fn run(self) -> Bounded {
-        let Bounding { coder, asked, groups, group, totals, list, floor } = self;
+        let Bounding { coder, seen: Seen { asked, coded, group, list }, totals, floor } = self;
         let (away, share) = (list.farthest, list.share.abs());
         let length = coder.rotation.padded() as f32;
         let sums = TURNING + length * f32::EPSILON;
@@ -170,6 +147,7 @@ impl Loops for Bounding<'_> {
                 sums * (2.0 + away) * (2.0 + away),
             ),
         };
+        let groups = coder.groups(coded);
         let (shifts, scales) = (groups.numbers(group, SHIFTS), groups.numbers(group, SCALES));
         let rests = groups.numbers(group, RESTS);
         let mut bounded = Bounded {
@@ -211,11 +189,8 @@ impl Bounded {
 
 struct Narrowing<'a> {
     coder: &'a Coder,
-    asked: &'a Asked,
-    groups: Groups<'a>,
-    group: usize,
+    seen: Seen<'a>,
     directions: &'a Directions,
-    list: &'a Aspect,
     floor: f32,
     bounded: &'a mut Bounded,
 }
@@ -225,7 +200,9 @@ impl Loops for Narrowing<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Narrowing { coder, asked, groups, group, directions, list, floor, bounded } = self;
+        let Narrowing { coder, seen, directions, floor, bounded } = self;
+        let Seen { asked, coded, group, list } = seen;
+        let groups = coder.groups(coded);
         let known = Groups { halves: &directions.numbers, floats: &[], kinds: 2, ..groups };
         let (lengths, centres) = (known.numbers(group, LENGTHS), known.numbers(group, CENTRES));
         let (scales, rests) = (groups.numbers(group, SCALES), groups.numbers(group, RESTS));

@@ -1,7 +1,7 @@
 //! What codes say of a query: scores, and how far off they usually are.
 
 use super::super::aspect::Aspect;
-use super::{Coded, Coder, GROUP, MOST_BITS, SCALES, SHIFTS, STEPS};
+use super::{Coded, Coder, GROUP, MOST_BITS, SCALES, SHIFTS, STEPS, Seen};
 use crate::kernel::{self, Groups, Line, Loops, Scale, Scanned, TABLE, square, summed, widest};
 
 /// What rounding an entry changes at most, as a share of a step; the division by it is off by less than the rest.
@@ -59,15 +59,9 @@ impl Coder {
     /// Estimates the scores of a group's rows.
     ///
     /// Empty slots come out as minus infinity.
-    pub fn estimate(
-        &self,
-        asked: &Asked,
-        coded: &Coded,
-        group: usize,
-        list: &Aspect,
-    ) -> [f32; GROUP] {
-        let totals = self.totals(asked, coded, group);
-        widest(Estimating { asked, groups: self.groups(coded), group, totals: &totals, list })
+    pub fn estimate(&self, seen: Seen<'_>) -> [f32; GROUP] {
+        let totals = self.totals(seen.asked, seen.coded, seen.group);
+        widest(Estimating { seen, groups: self.groups(seen.coded), totals: &totals })
     }
 
     /// Looks up the highest bits of a whole list. A group's top is the highest score that any of its rows has by them, as far as
@@ -91,8 +85,7 @@ impl Coder {
 
     /// What each row of a group looks up in all planes.
     pub(super) fn totals(&self, asked: &Asked, coded: &Coded, group: usize) -> [u32; GROUP] {
-        let mut highest = [0; GROUP];
-        self.look_up(asked, self.plane(coded, group, self.bits - 1), 0, &mut highest);
+        let highest = kernel::sums(&asked.tables, self.plane(coded, group, self.bits - 1));
         self.totals_from(asked, coded, group, &highest)
     }
 
@@ -107,34 +100,20 @@ impl Coder {
         let mut totals = *highest;
         totals.iter_mut().for_each(|it| *it <<= self.bits - 1);
         for weight in 0..self.bits - 1 {
-            self.look_up(asked, self.plane(coded, group, weight), weight, &mut totals);
+            let sums = kernel::sums(&asked.tables, self.plane(coded, group, weight));
+            totals.iter_mut().zip(sums).for_each(|(it, sum)| *it += sum << weight);
         }
         totals
     }
 
-    fn look_up(&self, asked: &Asked, plane: &[u8], weight: usize, totals: &mut [u32; GROUP]) {
-        let sums = kernel::sums(&asked.tables, plane);
-        totals.iter_mut().zip(sums).for_each(|(it, sum)| *it += sum << weight);
-    }
-
     /// Estimates a group's scores, whose highest bits are looked up already, with errors of so many standard deviations.
-    pub fn guess(
-        &self,
-        asked: &Asked,
-        coded: &Coded,
-        group: usize,
-        list: &Aspect,
-        highest: &[u32; GROUP],
-        reach: f32,
-        floor: f32,
-    ) -> Guessed {
-        let totals = self.totals_from(asked, coded, group, highest);
-        let groups = self.groups(coded);
+    pub fn guess(&self, seen: Seen<'_>, highest: &[u32; GROUP], reach: f32, floor: f32) -> Guessed {
+        let totals = self.totals_from(seen.asked, seen.coded, seen.group, highest);
         let left = LEFT[self.bits - 1];
         let norm = (1.0 - left).sqrt() / STEPS[self.bits - 1];
-        let each = reach * norm * left.sqrt() * list.away;
-        let estimating = Estimating { asked, groups, group, totals: &totals, list };
-        widest(Guessing { estimating, each, floor })
+        let each = reach * norm * left.sqrt() * seen.list.away;
+        let groups = self.groups(seen.coded);
+        widest(Guessing { estimating: Estimating { seen, groups, totals: &totals }, each, floor })
     }
 }
 
@@ -149,11 +128,9 @@ pub struct Guessed {
 }
 
 struct Estimating<'a> {
-    asked: &'a Asked,
+    seen: Seen<'a>,
     groups: Groups<'a>,
-    group: usize,
     totals: &'a [u32; GROUP],
-    list: &'a Aspect,
 }
 
 impl Loops for Estimating<'_> {
@@ -161,7 +138,7 @@ impl Loops for Estimating<'_> {
 
     #[inline(always)]
     fn run(self) -> [f32; GROUP] {
-        let Estimating { asked, groups, group, totals, list } = self;
+        let Estimating { seen: Seen { asked, group, list, .. }, groups, totals } = self;
         let (shifts, scales) = (groups.numbers(group, SHIFTS), groups.numbers(group, SCALES));
         let mut scores = [0.0; GROUP];
         for (at, score) in scores.iter_mut().enumerate() {
@@ -184,7 +161,7 @@ impl Loops for Guessing<'_> {
     #[inline(always)]
     fn run(self) -> Guessed {
         let Guessing { estimating, each, floor } = self;
-        let mut errors = estimating.groups.numbers(estimating.group, SCALES);
+        let mut errors = estimating.groups.numbers(estimating.seen.group, SCALES);
         let estimates = estimating.run();
         let mut left = 0;
         for at in 0..GROUP {

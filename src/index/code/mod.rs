@@ -31,6 +31,7 @@ use std::sync::OnceLock;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use super::aspect::Aspect;
 use super::metric::Metric;
 use super::rotation::Rotation;
 use crate::kernel::{self, Groups, LANES, NUMBERS, TABLE, square};
@@ -78,6 +79,19 @@ pub struct Coded {
     lower: Vec<u8>,
     /// What exact searches find out.
     directions: OnceLock<Directions>,
+}
+
+/// A group of codes as a query sees it.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    /// The query.
+    pub asked: &'a Asked,
+    /// The codes of the list.
+    pub coded: &'a Coded,
+    /// Which of their groups.
+    pub group: usize,
+    /// How the query sees the list.
+    pub list: &'a Aspect,
 }
 
 impl Coded {

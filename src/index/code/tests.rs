@@ -140,14 +140,14 @@ fn estimates_are_unbiased_and_as_exact_as_they_say() {
         let (mut sum, mut squares, mut expected) = (0.0, 0.0, 0.0);
         for (slot, row) in rows.iter().enumerate() {
             let group = slot / GROUP;
-            let estimates = coder.estimate(&asked, &coded, group, &aspect);
+            let seen = Seen { asked: &asked, coded: &coded, group, list: &aspect };
+            let estimates = coder.estimate(seen);
             let error = estimates[slot % GROUP] - dot(&query, row);
             sum += error;
             squares += error * error;
             let mut highest = Scanned::default();
             coder.scan(&asked, &coded, &aspect, 0.0, &mut highest);
-            let highest = &highest.totals[group];
-            let guessed = coder.guess(&asked, &coded, group, &aspect, highest, 1.0, 0.0);
+            let guessed = coder.guess(seen, &highest.totals[group], 1.0, 0.0);
             assert_eq!(guessed.estimates, estimates);
             expected += guessed.errors[slot % GROUP].powi(2);
         }
@@ -223,9 +223,10 @@ fn margins_hold_for_whatever_rows() {
         }
         let coded = coded(&coder, &rows, &turned);
         let (lists, measure, asked, aspect) = seen(coder, metric, &query, &centre);
-        let mut bounded = lists.coder.bound(&asked, &coded, 0, &aspect, f32::NEG_INFINITY);
+        let seen = Seen { asked: &asked, coded: &coded, group: 0, list: &aspect };
+        let mut bounded = lists.coder.bound(seen, f32::NEG_INFINITY);
         let (estimates, margins, most) = (bounded.estimates, bounded.margins, bounded.most);
-        lists.coder.narrow(&asked, &coded, 0, &aspect, f32::NEG_INFINITY, &centre, &mut bounded);
+        lists.coder.narrow(seen, f32::NEG_INFINITY, &centre, &mut bounded);
         assert_eq!(bounded.left, (1 << rows.len()) - 1);
         for (slot, row) in rows.iter().enumerate() {
             // Rows of a cosine have length one only about, so its product is what counts.
@@ -246,6 +247,78 @@ fn margins_hold_for_whatever_rows() {
                 let all = f64::from(asked.length + aspect.length + aspect.away);
                 assert!(f64::from(margin) <= 0.1 * all * all, "{metric:?} {margin}");
             }
+        }
+        Ok(())
+    });
+}
+
+/// What a slot's code stands for, number by number, and how long the rest is.
+fn read_one(coder: &Coder, groups: &[u8], slot: usize) -> (Vec<f32>, f32) {
+    let (factors, planes) = groups.split_at(coder.factors_bytes());
+    let number = |kind: usize| {
+        let from = kind * coder.factor_bytes() + slot * coder.number_bytes();
+        coder.centre_of(&factors[from..from + coder.number_bytes()])[0]
+    };
+    let level = |at: usize| {
+        let bit = |plane: usize| {
+            let byte = planes[plane * coder.plane_bytes() + at / NUMBERS * TABLE + slot % TABLE];
+            f32::from(taken(byte, slot) >> (at % NUMBERS) & 1)
+        };
+        (0..coder.bits).map(|it| bit(it) * (1 << it) as f32).sum::<f32>()
+    };
+    let half = coder.most_level() / 2.0;
+    let numbers = 0..coder.rotation.padded();
+    (numbers.map(|at| number(SCALES) * (level(at) - half)).collect(), number(RESTS))
+}
+
+#[test]
+fn the_worst_query_reaches_the_bound_and_none_goes_beyond() {
+    arbtest::arbtest(|u| {
+        let (dimension, bits) = (16 * u.int_in_range(1..=8)?, u.int_in_range(1..=MOST_BITS)?);
+        let mut random = Random::new(u.arbitrary()?);
+        let coder = Coder::of_any_length(dimension, bits, Metric::L2, vec![0.0; dimension]);
+        let centre: Vec<f32> = unit(&mut random, dimension).iter().map(|it| 0.5 * it).collect();
+        let turned = coder.rotated(&centre);
+        let row: Vec<f32> = unit(&mut random, dimension).iter().map(|it| 0.8 * it).collect();
+        let mut groups = coder.empty(1);
+        coder.write(&mut groups, 0, &row, &turned);
+        let (code, rest_length) = read_one(&coder, &groups, 0);
+        let moved: Vec<f32> =
+            coder.rotated(&row).iter().zip(&turned).map(|(row, centre)| row - centre).collect();
+        let rest: Vec<f32> = moved.iter().zip(&code).map(|(a, b)| a - b).collect();
+        assert!((dot(&rest, &rest).sqrt() - rest_length).abs() < 1e-4);
+        // Along the code by so much, and for the rest along what is left out of the row at a right angle to the code.
+        let unit_of = |it: &[f32]| -> Vec<f32> {
+            let length = dot(it, it).sqrt();
+            it.iter().map(|it| it / length).collect()
+        };
+        let along = unit_of(&code);
+        let on_code = dot(&rest, &along);
+        let beside: Vec<f32> = rest.iter().zip(&along).map(|(a, b)| a - on_code * b).collect();
+        let beside = unit_of(&beside);
+        let angle = f32::from(u.int_in_range(20u8..=85)?).to_radians();
+        let other = unit(&mut random, dimension);
+        let share = *u.choose(&[0.0, 0.0, 0.3, 1.0])?;
+        let query: Vec<f32> = (0..dimension)
+            .map(|at| angle.cos() * along[at] + angle.sin() * (beside[at] + share * other[at]))
+            .collect();
+        // Turning back is turning by the transpose.
+        let axis = |at: usize| (0..dimension).map(move |it| f32::from(u8::from(it == at)));
+        let back: Vec<f32> = (0..dimension)
+            .map(|at| dot(&coder.rotated(&axis(at).collect::<Vec<_>>()), &query) + centre[at])
+            .collect();
+        let coded = coded(&coder, std::slice::from_ref(&row), &turned);
+        let (lists, measure, asked, aspect) = seen(coder, Metric::L2, &back, &centre);
+        let seen = Seen { asked: &asked, coded: &coded, group: 0, list: &aspect };
+        let mut bounded = lists.coder.bound(seen, f32::NEG_INFINITY);
+        let usual = f64::from(bounded.most[0]);
+        lists.coder.narrow(seen, f32::NEG_INFINITY, &centre, &mut bounded);
+        let most = f64::from(bounded.most[0]);
+        let exact = -measure.key(measure.distance(&Vector::new(row).unwrap()));
+        assert!(exact <= most && most <= usual, "{exact} {most} {usual}");
+        if share == 0.0 {
+            // Nothing is given away but for what looking up in bytes rounds.
+            assert!(most - exact <= 0.06, "{bits} bits: {exact} {most} {usual}");
         }
         Ok(())
     });
