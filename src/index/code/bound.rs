@@ -9,7 +9,7 @@
 //! y's length is such that <x, r> = 0, so <y, r> = -|r|^2
 //! p = a y / |y| + p',    |p'|^2 = |p|^2 - a^2
 //! r = -q y / |y| + r',   |r'|^2 = |r|^2 - q^2,           q = |r|^2 / |y|
-//! <p, r> <= |p'| |r'| - a q                              a third to a half less, of rows that are near
+//! <p, r> <= |p'| |r'| - a q                              the less, the more of p lies along the code
 //! ```
 
 use half::f16;
