@@ -2,12 +2,15 @@
 //!
 //! A graph's own threads meet behind every operation; graphs side by side never wait for each other.
 
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use ndarray::ArrayView4;
 
 use super::device::{self, Device};
 use super::graphs::ImageGraph;
-use super::held;
-use super::session::Place;
+use super::pixels::Pixel;
+use super::session::{Answer, Place};
+use super::{cores, held};
 use crate::error::Result;
 use crate::model::{Graph, Model};
 
@@ -17,12 +20,31 @@ const MOST_BYTES: usize = 32 * 1024 * 1024;
 const MOST_ROWS: usize = 8;
 /// For fewer pictures a thread, opening them does not pay.
 const LEAST_ROWS: usize = 4;
+/// Batches under way at once: threads that have no more to do in one begin with the next.
+pub const UNDER_WAY: usize = 2;
 /// Calls a thread and batch, so that no thread waits long for another's last one.
 const CALLS: usize = 4;
 
-/// Those that are open and not in use.
+/// All of a model, one a core.
 #[derive(Default)]
-pub struct Lanes(Mutex<Vec<ImageGraph>>);
+pub struct Lanes {
+    free: Mutex<Free>,
+    left: Condvar,
+}
+
+#[derive(Default)]
+struct Free {
+    /// Open, and in nobody's hands.
+    graphs: Vec<ImageGraph>,
+    /// Lanes in somebody's hands.
+    taken: usize,
+}
+
+/// A lane in somebody's hands, whose graph is opened once there is something to run.
+pub struct Lane<'a> {
+    of: &'a Lanes,
+    graph: Option<ImageGraph>,
+}
 
 impl Lanes {
     /// Whether so many pictures go through them.
@@ -38,27 +60,42 @@ impl Lanes {
 
     /// Where they run, once one is open.
     pub fn place(&self) -> Option<Place> {
-        held(&self.0).first().map(|it| it.place().clone())
+        held(&self.free).graphs.first().map(|it| it.place().clone())
     }
 
-    /// Calls `body` with one of them, which is opened if none is free.
-    pub fn with<T>(
-        &self,
+    /// One of them, once it is free: threads of two batches together are more than there are cores.
+    pub fn lane(&self) -> Lane<'_> {
+        let is_busy = |it: &mut Free| cores() <= it.taken;
+        let free = self.left.wait_while(held(&self.free), is_busy);
+        let mut free = free.unwrap_or_else(PoisonError::into_inner);
+        free.taken += 1;
+        Lane { of: self, graph: free.graphs.pop() }
+    }
+}
+
+impl Lane<'_> {
+    /// The answers to pictures.
+    pub fn run<P: Pixel>(
+        &mut self,
         name: &str,
         model: &Model,
-        body: impl FnOnce(&mut ImageGraph) -> T,
-    ) -> Result<T> {
-        let free = held(&self.0).pop();
-        let mut graph = match free {
+        pixels: ArrayView4<'_, P>,
+    ) -> Result<Vec<Answer>> {
+        let graph = match &mut self.graph {
             Some(graph) => graph,
-            None => ImageGraph::open(name, model, 1)?,
+            none => none.insert(ImageGraph::open(name, model, 1)?),
         };
-        let outcome = body(&mut graph);
-        let mut free = held(&self.0);
-        if free.len() < super::cores() {
-            free.push(graph);
-        }
-        Ok(outcome)
+        graph.run(pixels)
+    }
+}
+
+impl Drop for Lane<'_> {
+    fn drop(&mut self) {
+        let mut free = held(&self.of.free);
+        free.graphs.extend(self.graph.take());
+        free.taken -= 1;
+        drop(free);
+        self.of.left.notify_one();
     }
 }
 

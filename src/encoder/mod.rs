@@ -60,6 +60,8 @@ pub struct Encoder {
     memory: Memory,
     lanes: Lanes,
     elsewhere: Elsewhere,
+    /// Held while a batch's pictures are handed out to threads: one batch after the other is ready, rather than all at last.
+    turn: Mutex<()>,
 }
 
 /// What is there once a graph is open on another device than the CPU.
@@ -70,9 +72,6 @@ struct Elsewhere {
     takes_bytes: AtomicBool,
     /// Rows of one call, as far as is known.
     most_rows: AtomicUsize,
-    /// Held while a batch's pictures are handed out to the threads that decode: one batch after the other is
-    /// ready, rather than all at last.
-    decoding: Mutex<()>,
 }
 
 impl Encoder {
@@ -89,6 +88,7 @@ impl Encoder {
             memory: Memory::default(),
             lanes: Lanes::default(),
             elsewhere: Elsewhere::default(),
+            turn: Mutex::default(),
         }
     }
 
@@ -135,7 +135,11 @@ impl Encoder {
 
     /// Batches that are best under way at once.
     pub fn under_way(&self) -> usize {
-        if self.is_elsewhere() { elsewhere::UNDER_WAY } else { 1 }
+        match self.is_elsewhere() {
+            true => elsewhere::UNDER_WAY,
+            false if self.lanes.take(&self.model, BATCH, cores()) => lanes::UNDER_WAY,
+            false => 1,
+        }
     }
 
     /// Rows that are encoded in one of many transactions, after each of which a device has nothing to do for a while.
@@ -232,17 +236,14 @@ impl Encoder {
         if self.is_elsewhere() {
             return self.by_device::<P>(batch, given_up);
         }
-        let size = self.model.manifest.image.size as usize;
-        let kept = &P::kept(&self.memory).spare;
-        let mut pixels = kept.take(batch.len(), size);
         let threads = cores().min(batch.len());
-        let outcomes = match self.lanes.take(&self.model, batch.len(), threads) {
-            true => self.by_lanes(batch, pixels.view_mut(), threads, given_up),
-            false => {
-                let faults = self.decoded(batch, pixels.view_mut(), threads, given_up, || ());
-                embedded(faults, || held(self.images()?).run(pixels.view()))
-            }
-        };
+        if self.lanes.take(&self.model, batch.len(), threads) {
+            return self.by_lanes::<P>(batch, threads, given_up);
+        }
+        let kept = &P::kept(&self.memory).spare;
+        let mut pixels = kept.take(batch.len(), self.model.manifest.image.size as usize);
+        let faults = self.decoded(batch, pixels.view_mut(), threads, given_up, || ());
+        let outcomes = embedded(faults, || held(self.images()?).run(pixels.view()));
         kept.give_back(pixels);
         outcomes
     }
@@ -251,24 +252,26 @@ impl Encoder {
     fn by_lanes<P: Pixel>(
         &self,
         batch: &[&[u8]],
-        mut pixels: ArrayViewMut4<'_, P>,
         threads: usize,
         given_up: &AtomicBool,
     ) -> Vec<Result<Embedding>> {
         let rows = lanes::rows(batch.len(), threads);
         let mut outcomes: Vec<Vec<Result<Embedding>>> = Vec::new();
         outcomes.resize_with(batch.len().div_ceil(rows), Vec::new);
-        let work = batch.chunks(rows).zip(pixels.axis_chunks_iter_mut(Axis(0), rows));
-        let work = Mutex::new(work.zip(&mut outcomes));
+        let work = Mutex::new(batch.chunks(rows).zip(&mut outcomes));
+        let (kept, size) = (&P::kept(&self.memory).spare, self.model.manifest.image.size as usize);
         let run = || {
-            while let Some(((bytes, mut pixels), outcomes)) = { held(&work).next() } {
+            let mut pixels = kept.take(rows, size);
+            while let Some((bytes, outcomes)) = { held(&work).next() } {
+                let mut lane = self.lanes.lane();
+                let mut pixels = pixels.slice_axis_mut(Axis(0), Slice::from(..bytes.len()));
                 let faults = self.decoded(bytes, pixels.view_mut(), 1, given_up, || ());
-                *outcomes = embedded(faults, || {
-                    self.lanes.with(&self.name, &self.model, |it| it.run(pixels.view()))?
-                });
+                *outcomes = embedded(faults, || lane.run(&self.name, &self.model, pixels.view()));
             }
+            kept.give_back(pixels);
         };
-        side_by_side(threads, run, || ());
+        let turn = held(&self.turn);
+        side_by_side(threads, run, || drop(turn));
         outcomes.into_iter().flatten().collect()
     }
 
@@ -292,7 +295,7 @@ impl Encoder {
         let mut block = blocks.take(rows, || held(images).block(P::shape(rows, side)));
         let faults = block.view_mut().map(|mut pixels| {
             let pixels = pixels.slice_axis_mut(Axis(0), Slice::from(..count));
-            let turn = held(&self.elsewhere.decoding);
+            let turn = held(&self.turn);
             let threads = elsewhere::threads(cores()).min(count);
             self.decoded(batch, pixels, threads, given_up, || drop(turn))
         });

@@ -71,27 +71,37 @@ pub struct Kept<P: Pixel> {
     pub blocks: Blocks<P>,
 }
 
-/// What one batch has left for the next. Each batch is encoded in a thread of its own, and allocators keep
-/// for each thread what it has freed: without this, memory grows by a batch now and then.
+/// What some pictures have left for the next, the least memory first. They are encoded in ever new threads, and allocators keep
+/// for each thread what it has freed: without this, memory grows now and then.
 #[derive(Default)]
-pub struct Spare<P>(Mutex<Vec<P>>);
+pub struct Spare<P>(Mutex<Vec<Vec<P>>>);
 
 impl<P: Pixel> Spare<P> {
     /// Any pixels of so many pictures.
     pub fn take(&self, rows: usize, side: usize) -> Array4<P> {
-        let mut numbers = std::mem::take(&mut *held(&self.0));
         let shape = P::shape(rows, side);
-        numbers.resize(shape.iter().product(), P::default());
+        let count = shape.iter().product();
+        let mut kept = held(&self.0);
+        // The least that has room; if none has, the most grows.
+        let fits = kept.partition_point(|it| it.capacity() < count).min(kept.len().max(1) - 1);
+        let mut numbers = if kept.is_empty() { Vec::new() } else { kept.remove(fits) };
+        drop(kept);
+        numbers.resize(count, P::default());
         Array4::from_shape_vec(shape, numbers).unwrap_or_default()
     }
 
-    /// Keeps the memory.
+    /// Keeps the memory, and of all that is kept no more than so much; the least goes first.
     pub fn give_back(&self, pixels: Array4<P>) {
         let (numbers, _) = pixels.into_raw_vec_and_offset();
+        let bytes = |it: &Vec<P>| it.capacity() * size_of::<P>();
+        if MOST_KEPT_BYTES < bytes(&numbers) {
+            return;
+        }
         let mut kept = held(&self.0);
-        let bytes = numbers.capacity() * size_of::<P>();
-        if kept.capacity() < numbers.capacity() && bytes <= MOST_KEPT_BYTES {
-            *kept = numbers;
+        let at = kept.partition_point(|it| it.capacity() < numbers.capacity());
+        kept.insert(at, numbers);
+        while MOST_KEPT_BYTES < kept.iter().map(bytes).sum() {
+            kept.remove(0);
         }
     }
 }
@@ -110,10 +120,24 @@ mod tests {
         let (second, beside) = (pixels.take(5, 8), pixels.take(5, 8));
         assert_eq!((second.as_ptr(), second.dim()), (place, (5, 3, 8, 8)));
         assert_ne!(beside.as_ptr(), place);
-        // The larger of two is kept, in any order, and what is too large is not.
+        // Both are kept, in any order, and what is too large is not.
+        let smaller = beside.as_ptr();
         pixels.give_back(second);
         pixels.give_back(beside);
         pixels.give_back(Array4::zeros((32, 3, 512, 512)));
-        assert_eq!(pixels.take(32, 8).as_ptr(), place);
+        let [small, large] = [5, 32].map(|rows| pixels.take(rows, 8));
+        assert_eq!([small.as_ptr(), large.as_ptr()], [smaller, place]);
+    }
+
+    #[test]
+    fn of_what_is_kept_the_least_goes_first() {
+        let pixels = Spare::<u8>::default();
+        let rows = |rows: usize| Array4::zeros(u8::shape(rows, 1024));
+        // Of 3, 6, 3 and 24 MiB.
+        [1, 2, 1, 8].into_iter().for_each(|it| pixels.give_back(rows(it)));
+        let kept: Vec<usize> = held(&pixels.0).iter().map(Vec::len).collect();
+        assert_eq!(kept, [2, 8].map(|it| it * 3 * 1024 * 1024));
+        assert_eq!(pixels.take(9, 1024).dim(), (9, 1024, 1024, 3));
+        assert_eq!(held(&pixels.0).len(), 1);
     }
 }
