@@ -41,16 +41,16 @@ pub fn dualpath_sync(context: &Context, arguments: &[Value<'_>]) -> Result<Outpu
     let mut walk = Walk::begin(&store)?;
     let began = store.stopped()?;
     walk.folder = folder;
+    walk.carries = true;
     walk.at = began;
     // What was stopped goes on there, and comes round to the same place.
     for until in [None, began] {
         walk.until = until;
         loop {
-            let so_far = walk.progress.report();
+            let (done, of) = (walk.done(), walk.progress.report().of);
             walk.most_encoded = encoded_a_call(&store)?;
             walk.most_rows = ROWS_A_CALL.max(walk.most_encoded);
-            walk =
-                walk.through(&mut command).map_err(|err| stopped(err, so_far.rows, so_far.of))?;
+            walk = walk.through(&mut command).map_err(|err| stopped(err, done, of))?;
             if walk.ended {
                 break;
             }

@@ -109,6 +109,15 @@ impl Db {
         if code == SQLITE_OK as c_int { Ok(version) } else { Err(api::last_error(self.raw, "")) }
     }
 
+    /// A number that is another one after other connections' changes to a schema's database; as of the open transaction.
+    pub fn foreign_version(&self, schema: &str) -> Result<i64> {
+        let mut asked = self.prepare(&format!("PRAGMA {}.data_version", quoted(schema)))?;
+        match (asked.step()?, asked.value(0)?) {
+            (true, Value::Integer(version)) => Ok(version),
+            _ => Err(Error::Usage("internal error, please report".to_owned())),
+        }
+    }
+
     /// Has a schema's file read through a mapping, up to the size that this SQLite was built for, unless
     /// the connection has a setting of its own (`PRAGMA mmap_size`). Without one each page costs a
     /// call of the operating system.

@@ -77,6 +77,11 @@ impl ContentTable {
         }
     }
 
+    /// The rowids in the index of a content row.
+    pub fn keys(&self, row: i64) -> impl Iterator<Item = i64> {
+        self.kinds().filter_map(move |it| self.key(row, it).ok())
+    }
+
     /// The content row of a rowid in the index, and what it was made from.
     pub fn source(&self, key: i64) -> (i64, Kind) {
         match (&self.picture, &self.sentence) {

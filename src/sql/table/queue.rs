@@ -159,6 +159,11 @@ impl Queue {
         self.rowids.contains(&rowid)
     }
 
+    /// All such rowids.
+    pub fn rowids(&self) -> impl Iterator<Item = i64> {
+        self.rowids.iter().copied()
+    }
+
     /// The largest of such rowids.
     pub fn largest(&self) -> Option<i64> {
         self.rowids.iter().max().copied()

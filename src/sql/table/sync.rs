@@ -1,13 +1,14 @@
 //! `INSERT INTO album(album) VALUES ('sync')`: an index made to agree with its content table.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 
 use super::Dualpath;
 use super::progress::Progress;
 use super::queue::{self, Outcomes, Row};
 use super::sight::{self, Sight};
-use super::walk::{Walk, over};
+use super::walk::{Carried, Walk, over};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::sqlite::{Statement, Value, quoted};
@@ -45,7 +46,48 @@ impl Dualpath {
     fn walk(&self, walk: &mut Walk) -> Result<()> {
         let _alone = self.alone()?;
         self.flush()?;
-        self.store().unnoticed(|| self.follow(walk))
+        self.store().unnoticed(|| {
+            self.go_on_with_carried(walk)?;
+            self.follow(walk)?;
+            let stopped = if walk.carries && !walk.ended {
+                self.carry(walk)?
+            } else {
+                self.settle(Some(&walk.progress))?;
+                if walk.ended { None } else { walk.at }
+            };
+            self.store().set_stopped(stopped)
+        })
+    }
+
+    /// Leaves what is being encoded to the walk's next call, so that nothing stands still while this one's transaction is
+    /// committed; answers the content row up to which all is done.
+    fn carry(&self, walk: &mut Walk) -> Result<Option<i64>> {
+        let content = over(self.store())?;
+        let version = self.store().db().foreign_version(self.store().schema())?;
+        let queue = self.queue.take();
+        let rows: BTreeSet<i64> = queue.rowids().map(|key| content.source(key).0).collect();
+        let stopped = match rows.first() {
+            Some(first) => first.checked_sub(1),
+            None => walk.at,
+        };
+        walk.carried = Some(Carried { queue, rows, version });
+        Ok(stopped)
+    }
+
+    /// Takes up what the call before left; looks at it anew, and leaves no more, if others have written since.
+    fn go_on_with_carried(&self, walk: &mut Walk) -> Result<()> {
+        let Some(Carried { queue, rows, version }) = walk.carried.take() else {
+            return Ok(());
+        };
+        let store = self.store();
+        if version == store.db().foreign_version(store.schema())? {
+            self.queue.replace(queue);
+            return Ok(());
+        }
+        drop(queue);
+        walk.carries = false;
+        rows.into_iter()
+            .try_for_each(|row| self.look_at(row, walk.folder.as_ref(), Some(&walk.progress)))
     }
 
     fn follow(&self, walk: &mut Walk) -> Result<()> {
@@ -80,8 +122,7 @@ impl Dualpath {
         if walk.ended {
             self.forget_between(walk, Some(walk.until.unwrap_or(i64::MAX)))?;
         }
-        self.settle(Some(&walk.progress))?;
-        store.set_stopped(if walk.ended { None } else { walk.at })
+        Ok(())
     }
 
     /// `rebuild`: everything is seen for the first time again.
@@ -101,24 +142,30 @@ impl Dualpath {
 
     /// `INSERT INTO album(content_rowid)`: one content row as it is now, there or gone.
     pub(super) fn sync_row(&self, row: i64) -> Result<()> {
-        let store = self.store();
-        let content = over(store)?;
         let _alone = self.alone()?;
-        let keys: Vec<i64> = content.kinds().filter_map(|it| content.key(row, it).ok()).collect();
-        if keys.iter().any(|it| self.queue.borrow().holds(*it)) {
+        if over(self.store())?.keys(row).any(|it| self.queue.borrow().holds(it)) {
             self.flush()?;
         }
+        self.store().unnoticed(|| self.look_at(row, None, None))
+    }
+
+    /// Finds one content row and takes it in, or forgets it.
+    fn look_at(
+        &self,
+        row: i64,
+        folder: Option<&Folder>,
+        progress: Option<&Progress>,
+    ) -> Result<()> {
+        let store = self.store();
+        let content = over(store)?;
         let rest = "WHERE {rowid} = ?1 LIMIT 2";
         let mut rows = content.prepare(store.db(), store.schema(), rest)?;
         rows.start(&[Value::Integer(row)])?;
-        store.unnoticed(|| {
-            if !rows.step()? {
-                keys.iter().try_for_each(|it| store.unsee(*it).map(|_| ()))?;
-                return Ok(());
-            }
-            self.look(content, row, &rows, None, None)?;
-            if rows.step()? { Err(twice(content, row)) } else { Ok(()) }
-        })
+        if !rows.step()? {
+            return content.keys(row).try_for_each(|it| store.unsee(it).map(|_| ()));
+        }
+        self.look(content, row, &rows, folder, progress)?;
+        if rows.step()? { Err(twice(content, row)) } else { Ok(()) }
     }
 
     /// Takes in one content row; answers how much of it is to be encoded.

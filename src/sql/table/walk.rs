@@ -1,8 +1,10 @@
 //! How far a sync has come along a content table.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use super::progress::Progress;
+use super::queue::Queue;
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::sqlite::{Statement, Value, quoted};
@@ -24,10 +26,24 @@ pub struct Walk {
     pub most_encoded: i64,
     /// Whether the way is done.
     pub ended: bool,
+    /// Whether what is being encoded at a call's end may wait for the next call.
+    pub carries: bool,
+    /// What does.
+    pub carried: Option<Carried>,
     /// Whether the table took it, and handed it back.
     followed: bool,
     /// For all to see.
     pub progress: Progress,
+}
+
+/// Rows that are encoded while the transaction that took them in is committed, and another begins.
+pub struct Carried {
+    /// They themselves.
+    pub queue: Queue,
+    /// The content rows that they come from.
+    pub rows: BTreeSet<i64>,
+    /// The database that these were read from, as others had left it.
+    pub version: i64,
 }
 
 thread_local! {
@@ -57,6 +73,8 @@ impl Walk {
             most_rows: i64::MAX - 1,
             most_encoded: i64::MAX,
             ended: false,
+            carries: false,
+            carried: None,
             followed: false,
             progress: Progress::begin(file_of(store)?, name, of),
         })
@@ -71,6 +89,12 @@ impl Walk {
     /// The walk that was handed over for an index, if there is one.
     pub fn handed(store: &Store) -> Option<Walk> {
         HANDED.with(|it| it.take()).filter(|it| it.is_for(store))
+    }
+
+    /// Content rows that were looked at and wait for nothing.
+    pub fn done(&self) -> i64 {
+        let carried = self.carried.as_ref().map_or(0, |it| it.rows.len() as i64);
+        self.progress.report().rows - carried
     }
 
     /// Hands it back.
