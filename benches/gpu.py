@@ -95,6 +95,22 @@ def filled(db, column, rows):
     return ended - started, ended - inserted
 
 
+def synced(db, rows):
+    """Seconds that pictures of a table take through dualpath_sync, in its own transactions."""
+    db.execute("CREATE TABLE photos(id INTEGER PRIMARY KEY, jpeg BLOB)")
+    db.execute("BEGIN")
+    db.executemany("INSERT INTO photos(jpeg) VALUES (?)", ((it,) for it in rows))
+    db.execute("COMMIT")
+    db.execute("CREATE VIRTUAL TABLE over USING dualpath(content = 'photos', content_rowid = 'id', image = 'jpeg', model = 'carried')")
+    started = time.perf_counter()
+    [report] = db.execute("SELECT dualpath_sync('over')").fetchone()
+    ended = time.perf_counter()
+    assert json.loads(report)["encoded"] == len(rows), report
+    db.execute("DROP TABLE over")
+    db.execute("DROP TABLE photos")
+    return ended - started
+
+
 def encode(store, model, device, seconds):
     """Embeddings for the comparison, what ran where, and rows a second."""
     kinds = [("pictures", "image"), ("sentences", "text")]
@@ -128,6 +144,9 @@ def encode(store, model, device, seconds):
             result[f"{kind}/s"] = times * len(rows) / whole
             result[f"{kind}, commit"] = commit
             result[f"{kind}, by round"] = [round(times * len(rows) / it) for it, _ in taken]
+            if kind == "pictures":
+                by_sync = [times * len(rows) / synced(db, rows * times) for _ in range(ROUNDS)]
+                result["by sync/s"], result["by sync, by round"] = sorted(by_sync)[ROUNDS // 2], list(map(round, by_sync))
     report = json.loads(db.execute("SELECT dualpath_debug()").fetchone()[0])
     [carried] = [it for it in report["models"] if it["name"] == "carried"]
     return result | {"report": {it: carried[it] for it in ("image", "text")}, "runtime": report["runtime"]}
@@ -353,11 +372,16 @@ def of_model(store, model, device, seconds, left, here):
         rounds = ", ".join(map(str, there[f"{kind}, by round"]))
         say(f"{model.name}, {kind} through INSERT: {whole:.0f}/s (COMMIT {there[f'{kind}, commit']:.2f} s of it; by round {rounds})")
         best = max(bare.get(path, {}).values(), default=0)
-        if best and there["report"][path]["precision"] == "float16":
+        is_other = there["report"][path]["precision"] == "float16"
+        if best and is_other:
             say(f"  computed in float16; the graph as it is written, {best:.0f}/s")
         elif best:
             of[f"share, {kind}"] = whole / best
             say(f"  of the bare graph's best, {best:.0f}/s: {100 * whole / best:.0f} %; the device waits {100 * max(0, 1 - whole / best):.0f} % of the time")
+        if kind == "pictures":
+            of["by sync"] = by_sync = there["by sync/s"]
+            share = f", {100 * by_sync / best:.0f} % of the bare graph's best" if best and not is_other else ""
+            say(f"{model.name}, {kind} through dualpath_sync: {by_sync:.0f}/s (by round {', '.join(map(str, there['by sync, by round']))}){share}")
     return of
 
 
