@@ -19,8 +19,8 @@ pub const BATCH: usize = 256;
 /// the time, with five no less than with four.
 pub const UNDER_WAY: usize = 4;
 
-/// Pictures of a transaction that is one of many: 0.3 s of a fast device, which has no work while the last four batches are
-/// waited for.
+/// Pictures of a transaction that is one of many: 0.2 s of a fast device, which has no more than four batches to do while it is
+/// committed.
 pub const IN_A_TRANSACTION: usize = 16 * BATCH;
 
 /// Threads that decode on so many cores: of many, some are for those that tell the device what to do and store

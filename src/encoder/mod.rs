@@ -142,7 +142,7 @@ impl Encoder {
         }
     }
 
-    /// Rows that are encoded in one of many transactions, after each of which a device has nothing to do for a while.
+    /// Rows that are encoded in one of many transactions; while one is committed, a device has little to do.
     pub fn in_a_transaction(&self) -> usize {
         if self.is_elsewhere() { elsewhere::IN_A_TRANSACTION } else { 2 * BATCH }
     }

@@ -82,9 +82,11 @@ impl<P: Pixel> Spare<P> {
         let shape = P::shape(rows, side);
         let count = shape.iter().product();
         let mut kept = held(&self.0);
-        // The least that has room; if none has, the most grows.
-        let fits = kept.partition_point(|it| it.capacity() < count).min(kept.len().max(1) - 1);
-        let mut numbers = if kept.is_empty() { Vec::new() } else { kept.remove(fits) };
+        let mut numbers = match kept.iter().position(|it| count <= it.capacity()) {
+            Some(at) => kept.remove(at),
+            // The most of it grows.
+            None => kept.pop().unwrap_or_default(),
+        };
         drop(kept);
         numbers.resize(count, P::default());
         Array4::from_shape_vec(shape, numbers).unwrap_or_default()
