@@ -75,9 +75,12 @@ impl Coder {
         let asked = self.ask(&self.rotated(centre));
         let per_length = if 0.0 < asked.length { 1.0 / asked.length } else { 0.0 };
         let mut numbers = Vec::with_capacity(2 * GROUP * coded.groups.len());
+        // For each table's place, how many bits it has.
+        let places = 0..self.plane_bytes();
+        let bits: Vec<u8> = places.map(|at| (at % TABLE).count_ones() as u8).collect();
         let mut memory = Vec::new();
         for group in 0..coded.groups.len() {
-            let squares = self.squares(coded, group, &mut memory);
+            let squares = self.squares(coded, group, &bits, &mut memory);
             let totals = self.totals(&asked, coded, group);
             let lengths = squares.map(f32::sqrt);
             let along = lengths.iter().zip(totals);
@@ -92,18 +95,21 @@ impl Coder {
     ///
     /// A level is half the sum of `2^plane` or, where the plane's bit is not set, of `-2^plane`; two planes add as much as they
     /// have equal bits and take off as much as they have others.
-    fn squares(&self, coded: &Coded, group: usize, memory: &mut Vec<u8>) -> [f32; GROUP] {
+    fn squares(
+        &self,
+        coded: &Coded,
+        group: usize,
+        bits: &[u8],
+        memory: &mut Vec<u8>,
+    ) -> [f32; GROUP] {
         let count = self.rotation.padded() as i64;
         let own: i64 = (0..self.bits).map(|it| count << (2 * it)).sum();
-        // For each table's place, how many bits it has.
-        let bits: Vec<u8> =
-            (0..self.plane_bytes()).map(|at| (at % TABLE).count_ones() as u8).collect();
         let mut squares = [own; GROUP];
         for (high, low) in (0..self.bits).flat_map(|high| (0..high).map(move |low| (high, low))) {
             let planes = [high, low].map(|it| self.plane(coded, group, it));
             memory.clear();
             memory.extend(planes[0].iter().zip(planes[1]).map(|(a, b)| a ^ b));
-            let others = kernel::sums(&bits, memory);
+            let others = kernel::sums(bits, memory);
             for (square, others) in squares.iter_mut().zip(others) {
                 *square += (count - 2 * i64::from(others)) << (high + low + 1);
             }
