@@ -193,8 +193,8 @@ enum Verb {
     },
     /// Writes a model folder whose graphs are computed in half precision, for GPUs.
     ///
-    /// Pixels go in and embeddings come out as float32. Recall is not stated in the folder: `train eval --model`
-    /// measures it.
+    /// Pictures go in as bytes, which the graph normalises, and embeddings come out as float32. Recall is not stated in the
+    /// folder: `train eval --model` measures it.
     #[command(after_long_help = HALF)]
     Half {
         /// The folder to read, of `train export`, `join` or `quantize`.
